@@ -1,0 +1,1 @@
+"""The executors of a flow: segmenter, encoders, indexer, ranker."""

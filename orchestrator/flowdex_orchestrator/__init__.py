@@ -1,0 +1,1 @@
+"""What directs a flow: its YAML, the gateway, the executor host, the runner."""
