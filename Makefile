@@ -1,0 +1,44 @@
+# The commands one types daily. `make demo` and `make test` set everything up by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint format docs proto clean
+help:  ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed  ## Install, start flow.yml, index the standard library's documentation, search it, stop.
+	$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/installed-dev  ## Run all tests.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## Run ruff and mypy.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-dev  ## Format the code and mend what ruff can mend.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/installed-dev  ## Write the generated files again: CLI reference, OpenAPI document, JSON Schema.
+	$(BIN)/python docs/generate.py
+
+proto: $(VENV)/installed-dev  ## Generate the protobuf code again (with protoc 25, whose code runs on protobuf 4.25 to 7).
+	$(PYTHON) -m venv $(VENV)/protoc
+	$(VENV)/protoc/bin/python -m pip install --quiet 'grpcio-tools==1.62.3' 'setuptools<81'
+	cd client && ../$(VENV)/protoc/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flowdex/proto/flowdex.proto
+
+clean:  ## Remove the virtual environment and caches (the index in .flowdex stays).
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
