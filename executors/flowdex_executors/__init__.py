@@ -1,1 +1,38 @@
-"""The executors of a flow: segmenter, encoders, indexer, ranker."""
+"""The executors of a flow: segmenter, encoders, indexer, ranker.
+
+Names are imported on first use, so that a process loads only what the executor it hosts needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowdex_executors.encoder import BertEncoder
+    from flowdex_executors.indexer import QdrantIndexer
+    from flowdex_executors.ranker import Ranker
+    from flowdex_executors.schema import DocumentColumns
+    from flowdex_executors.segmenter import Segmenter
+
+__all__ = ["BertEncoder", "DocumentColumns", "QdrantIndexer", "Ranker", "Segmenter"]
+
+_MODULES = {
+    "BertEncoder": "flowdex_executors.encoder",
+    "DocumentColumns": "flowdex_executors.schema",
+    "QdrantIndexer": "flowdex_executors.indexer",
+    "Ranker": "flowdex_executors.ranker",
+    "Segmenter": "flowdex_executors.segmenter",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value  # asked once only
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

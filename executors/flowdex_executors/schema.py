@@ -1,0 +1,144 @@
+"""The columnar document list: what a flowdex executor's endpoints take and give, under flowdex and under stock Jina.
+
+    DocListProto --from_protobuf--> DocumentColumns --endpoint--> DocumentColumns --to_protobuf--> DocListProto
+                                     .batch: DocumentBatch
+
+An endpoint that is annotated with `DocumentColumns` works on columns (`docs.batch.texts`, `docs.batch.embeddings`) in
+both hosts: flowdex's worker hands it the batch it decoded, stock Jina calls `from_protobuf` and `to_protobuf`, and
+neither builds a pydantic object for each document.
+
+    class Upper(Executor):
+        @requests(on="/upper")
+        def upper(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
+            docs.batch.texts = [(text or "").upper() for text in docs.batch.texts]
+            return docs
+
+Two rules come from Jina. All endpoints of a flow share this one class, because Jina's gateway refuses a flow whose
+executors differ in their document schema. And a module that defines such endpoints must not use `from __future__
+import annotations`: Jina reads annotations as they are, and takes one that is a string for its legacy document type
+(with a warning). Where a module cannot do without, name the class in the decorator instead, which Jina always honours:
+`@requests(on="/upper", request_schema=DocumentColumns, response_schema=DocumentColumns)`.
+
+`Document` spells out the fields that travel in a flow; a stock `jina.Client` reads all of them with
+`return_type=DocList[Document]`.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Dict, List, NoReturn, Optional, Type  # noqa: UP035 - see the note on Passage
+
+from docarray import BaseDoc, DocList
+from docarray.proto import DocListProto
+from docarray.typing import NdArray
+from pydantic import Field
+from typing_extensions import Self
+
+from flowdex.documents import DocumentBatch
+
+__all__ = ["Document", "DocumentColumns", "Match", "Passage"]
+
+# Two things below are for docarray and Jina: Optional[...], List[...] and Dict[...] are the spellings that docarray
+# looks for, and a field of documents is not Optional, because Jina's gateway cannot rebuild that from a JSON schema.
+# ruff: noqa: UP006, UP045
+
+
+class Passage(BaseDoc):  # type: ignore[misc]  # docarray is untyped
+    """A piece of a document's text."""
+
+    text: Optional[str] = None
+    embedding: Optional[NdArray] = None
+    tags: Dict[str, Any] = Field(default_factory=dict)
+    parent_id: Optional[str] = None
+    """Id of the document it was cut from."""
+    location: Optional[List[int]] = None
+    """[start, end], character offsets in that document's text, end exclusive."""
+    scores: Optional[Dict[str, float]] = None
+    """`scores["score"]` is the one to rank by; higher is better."""
+    highlights: Optional[List[List[int]]] = None
+    """[start, end] of each highlighted span of its own text."""
+
+
+class Match(Passage):
+    """A hit of a search: a passage, or a document with its best passage's text."""
+
+    chunks: DocList[Passage] = Field(default_factory=DocList[Passage])
+    """The document's matching passages, best first."""
+
+
+class Document(Passage):
+    """A document or a query, with every field that executors of the default flow read or write."""
+
+    chunks: DocList[Passage] = Field(default_factory=DocList[Passage])
+    matches: DocList[Match] = Field(default_factory=DocList[Match])
+    passages: Optional[int] = None
+    """How many passages of it were indexed."""
+
+
+class DocumentColumns(DocList):  # type: ignore[misc]  # docarray is untyped
+    """A `DocList` that holds its documents as a `DocumentBatch`.
+
+    Reading single documents (`docs[0]`, iteration) builds `Document` objects for convenience: they are copies. Change
+    documents through `batch`.
+
+    Args:
+        docs: A batch, which is kept and not copied, or documents of any docarray type.
+
+    Attributes:
+        batch: The documents as columns; assign another batch to reply with other documents.
+    """
+
+    doc_type: ClassVar[Type[BaseDoc]] = Document
+
+    def __init__(self, docs: DocumentBatch | Iterable[BaseDoc] | None = None, validate_input_docs: bool = True) -> None:
+        super().__init__()
+        self.batch = docs if isinstance(docs, DocumentBatch) else _batch_of(docs)
+
+    @classmethod
+    def from_protobuf(cls, pb_msg: Any) -> Self:
+        """Read a `DocListProto`, of docarray's or of flowdex's own generated code; the latter is not copied."""
+        if isinstance(pb_msg, DocListProto):
+            return cls(DocumentBatch.from_bytes(pb_msg.SerializeToString()))
+        return cls(DocumentBatch.from_proto(pb_msg))
+
+    def to_protobuf(self) -> DocListProto:
+        """Write docarray's `DocListProto`, which is what Jina copies into its reply."""
+        return DocListProto.FromString(self.batch.to_bytes())
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def __bool__(self) -> bool:
+        return bool(self.batch)
+
+    def __iter__(self) -> Iterator[Document]:
+        return (Document.from_protobuf(doc) for doc in self.to_protobuf().docs)
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, slice):
+            return type(self)(self.batch.select(range(*item.indices(len(self)))))
+        if isinstance(item, int):
+            return next(iter(type(self)(self.batch.select([item]))))
+        return type(self)(self.batch.select(item))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.batch!r})"
+
+    def append(self, doc: BaseDoc) -> None:
+        """Add a document at the end."""
+        self.extend([doc])
+
+    def extend(self, docs: Iterable[BaseDoc]) -> None:
+        """Add documents at the end: another DocumentColumns, or documents of any docarray type."""
+        self.batch = DocumentBatch.concatenate([self.batch, _batch_of(docs)])
+
+    def _unsupported(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("a DocumentColumns is changed through its batch: docs.batch = docs.batch.select(...)")
+
+    # What list would do to a list that is always empty would be silently wrong.
+    __setitem__ = __delitem__ = insert = pop = remove = clear = reverse = sort = _unsupported
+
+
+def _batch_of(docs: Iterable[BaseDoc] | None) -> DocumentBatch:
+    if isinstance(docs, DocumentColumns):
+        return docs.batch
+    message = DocListProto(docs=[doc.to_protobuf() for doc in docs or ()])
+    return DocumentBatch.from_bytes(message.SerializeToString())
