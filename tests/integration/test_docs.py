@@ -1,0 +1,99 @@
+"""Every command in README.md and docs/ works: console blocks are typed in order, Python blocks are run.
+
+    page --```console / ```python blocks--> a scratch copy of the examples, with the default flow running
+
+A command that ends with `# ...` may carry a comment. A block whose first line is `# not run: reason` is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Set-up of a whole machine: CI runs these two itself, see .ci/run.
+SET_UP = ("make demo", "make test", "git clone", "cd flowdex", "pip install")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The runnable blocks of a page, in order: (language, text)."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [(language, text) for language, text in found if not text.startswith("# not run:")]
+
+
+def commands(text: str) -> Iterator[str]:
+    """The commands of a console block; a trailing backslash continues a line."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith("$ "):
+            command = line[2:]
+            while command.endswith("\\"):
+                command = command[:-1] + next(lines).lstrip("> ")
+            if not command.startswith(SET_UP):
+                yield command
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that looks like the repository to the commands, on the default ports."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("flow.yml", "README.md", "LICENSE"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder)
+    for name in ("docs", "examples", "flows", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    yield folder
+    run("flowdex down", folder)
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        env={**os.environ, "PATH": path, "NO_COLOR": "1"},
+    )
+
+
+def check(command: str, folder: Path) -> None:
+    done = run(command, folder)
+    assert done.returncode == 0, f"$ {command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_of_the_page_works(page: Path, scratch: Path) -> None:
+    runnable = blocks(page)
+    if not any(language == "python" or list(commands(text)) for language, text in runnable):
+        return  # a page of prose
+    check("flowdex down", scratch)
+    if not any("flowdex up" in text for _, text in runnable):
+        check("flowdex up --detach", scratch)
+    for language, text in runnable:
+        if language == "console":
+            for command in commands(text):
+                check(command, scratch)
+        else:
+            (scratch / "block.py").write_text(text, encoding="utf-8")
+            check("python block.py", scratch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
