@@ -1,1 +1,112 @@
-"""flowdex: serve any text representation and search over it. `from flowdex import Client`."""
+"""flowdex: serve any text representation and search over it. `from flowdex import Client`.
+
+Every public name is imported when it is first used, so that `import flowdex` (and with it the command line) costs
+nothing; a type checker sees ordinary imports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowdex.async_client import AsyncClient
+    from flowdex.client import Client
+    from flowdex.errors import (
+        Cancelled,
+        ConfigurationError,
+        Conflict,
+        DeadlineExceeded,
+        ExecutorError,
+        FlowdexError,
+        InternalError,
+        InvalidInput,
+        NotFound,
+        Overloaded,
+        PermissionDenied,
+        TooLarge,
+        Unauthenticated,
+        Unavailable,
+    )
+    from flowdex.inputs import Document
+    from flowdex.results import ExecutorStatus, FlowStatus, Hit, IndexFailure, IndexResult, Passage, SearchResult
+
+    __version__: str
+
+_HOMES = {
+    "flowdex.async_client": ("AsyncClient",),
+    "flowdex.client": ("Client",),
+    "flowdex.errors": (
+        "Cancelled",
+        "ConfigurationError",
+        "Conflict",
+        "DeadlineExceeded",
+        "ExecutorError",
+        "FlowdexError",
+        "InternalError",
+        "InvalidInput",
+        "NotFound",
+        "Overloaded",
+        "PermissionDenied",
+        "TooLarge",
+        "Unauthenticated",
+        "Unavailable",
+    ),
+    "flowdex.inputs": ("Document",),
+    "flowdex.results": (
+        "ExecutorStatus",
+        "FlowStatus",
+        "Hit",
+        "IndexFailure",
+        "IndexResult",
+        "Passage",
+        "SearchResult",
+    ),
+}
+
+__all__ = [
+    "AsyncClient",
+    "Cancelled",
+    "Client",
+    "ConfigurationError",
+    "Conflict",
+    "DeadlineExceeded",
+    "Document",
+    "ExecutorError",
+    "ExecutorStatus",
+    "FlowStatus",
+    "FlowdexError",
+    "Hit",
+    "IndexFailure",
+    "IndexResult",
+    "InternalError",
+    "InvalidInput",
+    "NotFound",
+    "Overloaded",
+    "Passage",
+    "PermissionDenied",
+    "SearchResult",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("flowdex")
+    else:
+        from importlib import import_module
+
+        home = next((module for module, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module 'flowdex' has no attribute {name!r}")
+        value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,177 @@
+"""The `flowdex` command: a group that imports a verb's module only when the verb is used.
+
+    flowdex [--url URL] VERB ...   --COMMANDS-->   "package.module:attribute"   --import-->   click command
+
+The help of the group is written from the table below, so `flowdex --help` imports click and nothing else. This is also
+the one place where errors become exit codes: 1 an error (one line on stderr), 2 wrong usage, 130 Ctrl-C, 141 a reader
+that closed the pipe.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import click
+
+__all__ = ["Settings", "cli", "main"]
+
+
+@dataclass
+class Settings:
+    """The options given before the verb; a verb finds them as `click.Context.obj`."""
+
+    url: str | None = None
+    api_key: str | None = None
+
+
+# section -> {verb: (where its click command is, one line of help)}
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Use a running flow": {
+        "encode": ("flowdex.cli.encode:encode", "Turn texts into vectors."),
+        "index": ("flowdex.cli.index:index", "Add files, folders or standard input to the index."),
+        "search": ("flowdex.cli.search:search", "Find the documents that answer a query."),
+        "delete": ("flowdex.cli.manage:delete", "Remove documents from the index."),
+        "status": ("flowdex.cli.manage:status", "Show the flow's executors, models and counts."),
+    },
+    "Run a flow on this machine": {
+        "up": ("flowdex_orchestrator.runner.cli:up", "Start a flow: its gateway and every executor."),
+        "down": ("flowdex_orchestrator.runner.cli:down", "Stop a flow that runs in the background."),
+        "ps": ("flowdex_orchestrator.runner.cli:ps", "List the processes of a running flow."),
+        "logs": ("flowdex_orchestrator.runner.cli:logs", "Print the log of an executor or of the gateway."),
+        "check": ("flowdex_orchestrator.flow.cli:check", "Find the mistakes of a flow file before it starts."),
+        "schema": ("flowdex_orchestrator.flow.cli:schema", "Print the JSON Schema of flow files, for editors."),
+    },
+    "Run one part (containers, supervisors)": {
+        "executor": ("flowdex_orchestrator.worker.cli:executor", "Serve one executor of a flow over gRPC."),
+        "gateway": ("flowdex_orchestrator.gateway.cli:gateway", "Serve a flow's gateway: gRPC and HTTP."),
+    },
+    "Shell": {
+        "completion": ("flowdex.cli.completion:completion", "Print the completion script of a shell."),
+    },
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are named in a table and imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all verbs, in the table's order."""
+        return [name for section in COMMANDS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command `cmd_name`; None when there is none of that name."""
+        target = next((section[cmd_name][0] for section in COMMANDS.values() if cmd_name in section), None)
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of `args`; an unknown verb is answered with the nearest known one."""
+        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            import difflib
+
+            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else f" See '{ctx.command_path} --help'."
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of verbs by section, from the table alone."""
+        width = max(map(len, self.list_commands(ctx)))
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in section.items()])
+
+    def main(  # type: ignore[override]  # click's overloads differ in the type of standalone_mode alone
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line; in `standalone_mode` (the default) ends with `SystemExit`."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except click.exceptions.Abort:
+            sys.exit(130)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            _close_pipe()
+        except ModuleNotFoundError as error:
+            _fail(f"this command needs {error.name!r}, which is not installed: pip install 'flowdex[server]'")
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            _fail(str(error))
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; keeps a closed pipe from click, which would end it with the code of an error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _close_pipe()
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether `error` is a `FlowdexError`; that module (and gRPC) is loaded by whoever can raise one, not by us."""
+    errors = sys.modules.get("flowdex.errors")
+    return errors is not None and isinstance(error, errors.FlowdexError)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {message}", err=True)
+    sys.exit(1)
+
+
+def _close_pipe() -> NoReturn:
+    """End quietly, as a program killed by SIGPIPE does; what is still buffered has no reader."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(141)
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        import flowdex
+
+        click.echo(f"flowdex {flowdex.__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("-u", "--url", envvar="FLOWDEX_URL", metavar="URL", help="The flow's gateway [grpc://127.0.0.1:51000].")
+@click.option("--api-key", envvar="FLOWDEX_API_KEY", metavar="KEY", help="API key, where the gateway asks for one.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+@click.pass_context
+def cli(ctx: click.Context, url: str | None, api_key: str | None) -> None:
+    """Serve text representations and search over them: one YAML flow of executors behind one gateway.
+
+    \b
+    Example:
+      flowdex up --detach
+      flowdex index docs/
+      flowdex search "how do I start a flow?"
+      flowdex down
+    """
+    ctx.obj = Settings(url=url, api_key=api_key)
+
+
+def main() -> NoReturn:
+    """The entry point of the installed `flowdex` command."""
+    cli.main(prog_name="flowdex")
+    raise AssertionError("a standalone click command ends with SystemExit: this is a bug")
