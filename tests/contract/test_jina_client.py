@@ -141,10 +141,10 @@ def test_errors_reach_the_callbacks_and_the_next_request_works(default_flow: Run
         default_flow,
         """
         client, errors = Client(host="127.0.0.1", port=port), []
-        client.post("/encode", DocList[TextDoc]([TextDoc(text="  ")]), on_error=lambda r: errors.append(r.status.description),
-                    return_type=DocList[TextDoc])
-        client.post("/encoed", DocList[TextDoc]([TextDoc(text="hi")]), on_error=lambda r: errors.append(r.status.description),
-                    return_type=DocList[TextDoc])
+        client.post("/encode", DocList[TextDoc]([TextDoc(text="  ")]),
+                    on_error=lambda r: errors.append(r.status.description), return_type=DocList[TextDoc])
+        client.post("/encoed", DocList[TextDoc]([TextDoc(text="hi")]),
+                    on_error=lambda r: errors.append(r.status.description), return_type=DocList[TextDoc])
         done = client.post("/encode", DocList[TextDoc]([TextDoc(text="hi")]), return_type=DocList[TextDoc])
         answer(errors=errors, dim=len(done[0].embedding))
         """,
@@ -161,8 +161,9 @@ def test_profiling_reads_the_routes(default_flow: RunningFlow) -> None:
         """
         (reply,) = Client(host="127.0.0.1", port=port).post(
             "/search", DocList[TextDoc]([TextDoc(text="hi")]), return_responses=True, return_type=DocList[TextDoc])
-        answer(routes=[route.executor for route in reply.routes],
-               times=[route.end_time.ToMilliseconds() >= route.start_time.ToMilliseconds() > 0 for route in reply.routes])
+        routes = reply.routes
+        answer(routes=[route.executor for route in routes],
+               times=[r.end_time.ToMilliseconds() >= r.start_time.ToMilliseconds() > 0 for r in routes])
         """,
     )
     assert found["routes"][0] == "gateway"
