@@ -1,0 +1,223 @@
+"""The types of a flow file's values: what each key takes, how it is normalised, and the one sentence when it is wrong.
+
+    YAML value --parse--> Python value | "expected a positive integer, got 'two'"
+
+Each is an `Annotated` type whose parser accepts what Jina accepts there (a number may be written as a string, one item
+in place of a list) and whose JSON Schema tells editors the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from flowdex_orchestrator.flow.findings import nearest
+
+__all__ = [
+    "POLLING_NAMES",
+    "PROTOCOL_NAMES",
+    "Environment",
+    "Flag",
+    "Gpus",
+    "Hosts",
+    "LogLevel",
+    "Mapped",
+    "Milliseconds",
+    "Polling",
+    "Ports",
+    "PositiveInteger",
+    "Protocols",
+    "Retries",
+    "Strings",
+    "Text",
+    "Uses",
+    "expected",
+]
+
+T = TypeVar("T")
+PROTOCOL_NAMES = ("grpc", "http", "websocket")
+POLLING_NAMES = ("ANY", "ALL")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_MAX_SHOWN = 60
+
+
+def expected(what: str, value: Any, hint: str = "") -> PydanticCustomError:
+    """The error for a value of the wrong kind."""
+    shown = repr(value)
+    if len(shown) > _MAX_SHOWN:
+        shown = shown[: _MAX_SHOWN - 3] + "..."
+    return PydanticCustomError("expected", "{text}", {"text": f"expected {what}, got {shown}{hint}"})
+
+
+def _whole_number(value: Any, what: str, low: int, high: int | None = None) -> int:
+    number: int | None = None
+    if isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, str) and len(value) < 20 and _WHOLE.fullmatch(value.strip()):
+        number = int(value)
+    if number is None or number < low or (high is not None and number > high):
+        raise expected(what, value)
+    return number
+
+
+def _one_or_more(value: Any, item: Callable[[Any], T]) -> tuple[T, ...]:
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(item(entry) for entry in items)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        hint = "; quote it" if isinstance(value, (int, float)) else ""
+        raise expected("a text", value, hint)
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise expected("true or false", value)
+    return value
+
+
+def _port(value: Any) -> int:
+    return _whole_number(value, "a port (0 to 65535; 0 takes any free one)", 0, 65535)
+
+
+def _ports(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) and "," in value:  # Jina reads '51000,51001' so
+        value = value.split(",")
+    return _one_or_more(value, _port)
+
+
+def _choice(value: Any, names: tuple[str, ...], what: str) -> str:
+    for name in names:
+        if isinstance(value, str) and value.lower() == name.lower():
+            return name
+    hint = nearest(value, [name.lower() for name in names]) if isinstance(value, str) else ""
+    raise expected(f"{what} ({', '.join(names)})", value, hint)
+
+
+def _protocols(value: Any) -> tuple[str, ...]:
+    return _one_or_more(value, lambda item: _choice(item, PROTOCOL_NAMES, "a protocol"))
+
+
+def _hosts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):  # Jina reads 'a,b' as two hosts
+        value = [part.strip() for part in value.split(",")]
+    return _one_or_more(value, _text)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise expected("a mapping (key: value)", value)
+    return dict(value)
+
+
+def _environment(value: Any) -> dict[str, str]:
+    variables = {}
+    for name, item in _mapping(value).items():
+        if isinstance(item, (list, dict)) or item is None:
+            raise expected(f"a text or number for the variable {name}", item)
+        if not name or "=" in name or "\0" in name or "\0" in str(item):
+            raise expected("a name and value that the system accepts as an environment variable", name)
+        variables[name] = str(item)
+    return variables
+
+
+def _uses(value: Any) -> str | dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, str) or not value.strip():
+        raise expected("package.Class, a config.yml or an inline mapping with jtype", value)
+    return value.strip()
+
+
+def _polling(value: Any) -> str | dict[str, str]:
+    if isinstance(value, Mapping):
+        return {endpoint: _choice(name, POLLING_NAMES, "a polling") for endpoint, name in value.items()}
+    return _choice(value, POLLING_NAMES, "a polling, or a mapping from endpoints to pollings")
+
+
+def _gpus(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return str(value)
+    if isinstance(value, str) and (value == "all" or value.isdigit() or value.startswith("device=")):
+        return value
+    raise expected("a number of GPUs, 'all' or 'device=ID[,device=ID]'", value)
+
+
+def _list_of(item: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [item, {"type": "array", "items": item}]}
+
+
+_PORT_SCHEMA = {"type": "integer", "minimum": 0, "maximum": 65535}
+_STRING_SCHEMA = {"type": "string"}
+
+Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
+Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
+Mapped = Annotated[dict[str, Any], PlainValidator(_mapping), WithJsonSchema({"type": "object"})]
+PositiveInteger = Annotated[
+    int,
+    PlainValidator(lambda value: _whole_number(value, "a positive integer", 1)),
+    WithJsonSchema({"type": "integer", "minimum": 1}),
+]
+Milliseconds = Annotated[
+    int,
+    PlainValidator(lambda value: _whole_number(value, "milliseconds (a positive integer, or -1 for no limit)", -1)),
+    WithJsonSchema({"type": "integer", "minimum": -1}),
+]
+Retries = Annotated[
+    int,
+    PlainValidator(lambda value: _whole_number(value, "a number of retries (0 or more; -1 for the default)", -1)),
+    WithJsonSchema({"type": "integer", "minimum": -1}),
+]
+Ports = Annotated[tuple[int, ...], PlainValidator(_ports), WithJsonSchema(_list_of(_PORT_SCHEMA))]
+Protocols = Annotated[
+    tuple[str, ...],
+    PlainValidator(_protocols),
+    WithJsonSchema(_list_of({"enum": [*PROTOCOL_NAMES, *(name.upper() for name in PROTOCOL_NAMES)]})),
+]
+Hosts = Annotated[tuple[str, ...], PlainValidator(_hosts), WithJsonSchema(_list_of(_STRING_SCHEMA))]
+Strings = Annotated[
+    tuple[str, ...],
+    PlainValidator(lambda value: _one_or_more(value, _text)),
+    WithJsonSchema(_list_of(_STRING_SCHEMA)),
+]
+Environment = Annotated[
+    dict[str, str],
+    PlainValidator(_environment),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
+]
+Uses = Annotated[
+    str | dict[str, Any],
+    PlainValidator(_uses),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"type": "object", "required": ["jtype"]}]}),
+]
+Polling = Annotated[
+    str | dict[str, str],
+    PlainValidator(_polling),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [*POLLING_NAMES, *(name.lower() for name in POLLING_NAMES)]},
+                {"type": "object", "additionalProperties": {"enum": list(POLLING_NAMES)}},
+            ]
+        }
+    ),
+]
+Gpus = Annotated[
+    str,
+    PlainValidator(_gpus),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
+]
+LogLevel = Annotated[
+    str,
+    PlainValidator(lambda value: _choice(value, LOG_LEVELS, "a log level")),
+    WithJsonSchema({"enum": [*LOG_LEVELS, *(name.lower() for name in LOG_LEVELS)]}),
+]
