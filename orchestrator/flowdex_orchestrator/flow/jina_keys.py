@@ -57,7 +57,7 @@ _SERVER = {
 }
 _COMMON = _LOGGING | _OBSERVABILITY | _CONTAINER | _INTERNAL | _SERVER
 
-GATEWAY_KEYS: Mapping[str, str] = _COMMON | {
+_GATEWAY = _COMMON | {
     "deployments_addresses": "Addresses of the executors, as JSON.",
     "deployments_metadata": "gRPC metadata for each executor, as JSON.",
     "deployments_no_reduce": "Executors whose results are not merged, as JSON.",
@@ -73,9 +73,8 @@ GATEWAY_KEYS: Mapping[str, str] = _COMMON | {
     "proxy": "Respect the proxy environment variables.",
     "replicas": "Replicas of the gateway in Kubernetes.",
 }
-"""Keys of `gateway`."""
 
-EXECUTOR_KEYS: Mapping[str, str] = _COMMON | {
+_EXECUTOR = _COMMON | {
     "allow_concurrent": "Let the executor process requests concurrently.",
     "connection_list": "Connections of a head, as JSON.",
     "cors": "Allow cross-origin access over HTTP.",
@@ -104,11 +103,16 @@ EXECUTOR_KEYS: Mapping[str, str] = _COMMON | {
     "uvicorn_kwargs": "Options of the executor's HTTP server.",
     "when": "Condition on documents.",
 }
+
+GATEWAY_KEYS: Mapping[str, str] = _GATEWAY
+"""Keys of `gateway`."""
+
+EXECUTOR_KEYS: Mapping[str, str] = _EXECUTOR
 """Keys of an item of `executors`."""
 
 FLOW_KEYS: Mapping[str, str] = (
-    EXECUTOR_KEYS
-    | GATEWAY_KEYS
+    _EXECUTOR
+    | _GATEWAY
     | {
         "args": "Positional arguments of Jina's Flow.",
         "asyncio": "Make Jina's Flow asynchronous.",

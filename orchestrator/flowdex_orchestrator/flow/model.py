@@ -175,8 +175,10 @@ class Executor(Section):
     shards: PositiveInteger = Field(default=1, description="Parts of the data, each with its replicas.")
     polling: Polling = Field(default="ANY", description="With shards: ask any or all of them.")
     env: Environment = Field(default_factory=dict, description="Environment variables of the processes.")
-    host: Hosts = Field(
-        default=(DEFAULT_HOST,), description="Address to listen on, or the addresses of an external executor."
+    hosts: Hosts = Field(
+        default=(DEFAULT_HOST,),
+        alias="host",
+        description="Address to listen on, or the addresses of an external executor.",
     )
     ports: Ports = Field(default=(), alias="port", description="Port of each replica; any free ones by default.")
     external: Flag = Field(
@@ -206,7 +208,7 @@ class Executor(Section):
         As in Jina one host serves several ports, or several hosts one port; a host may itself be `host:port`, with or
         without a `grpc://` in front.
         """
-        hosts = list(self.host)
+        hosts = list(self.hosts)
         ports: list[int | None] = list(self.ports) or [None]
         if len(hosts) == 1:
             hosts *= len(ports)

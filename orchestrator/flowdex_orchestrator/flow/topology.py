@@ -88,8 +88,8 @@ def problems(links: Sequence[Link]) -> list[tuple[KeyPath, str]]:
         try:
             order(links)
         except graphlib.CycleError as error:
-            circle = error.args[1][::-1]
-            start = min(range(len(circle) - 1), key=lambda place: first[circle[place]])
-            names = [*circle[start:-1], *circle[:start], circle[start]]
-            found.append(((first[names[0]], "needs"), f"the executors wait for each other: {' -> '.join(names)}"))
+            circle: list[str] = error.args[1][:0:-1]  # each waits for the next, the last for the first
+            start = circle.index(min(circle, key=lambda name: first[name]))
+            circle = [*circle[start:], *circle[:start], circle[start]]
+            found.append(((first[circle[0]], "needs"), f"the executors wait for each other: {' -> '.join(circle)}"))
     return found

@@ -68,7 +68,7 @@ def resolve_scalar(text: str) -> Any:
         return [resolve_scalar(item.strip()) for item in text[1:-1].split(",") if item.strip()]
     loader = _Loader("")
     try:
-        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        tag: str = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
         return _scalar(loader, yaml.ScalarNode(tag, text)) if tag in _SCALAR_TAGS else text
     except ValueError:
         return text
@@ -102,9 +102,9 @@ def read_yaml(text: str, file: str, substitute: Callable[[str], Any] = str) -> D
         else:
             document.value = _Walk(loader, document, report, substitute).read(node, ())
     except yaml.reader.ReaderError as error:
-        before = text[: error.position] if isinstance(error.position, int) else ""
-        report_at = yaml.Mark(file, 0, before.count("\n"), len(before) - before.rfind("\n") - 1, None, None)
-        report(f"the character {_character(error.character)} is not allowed in YAML", report_at)
+        before = text[: error.position]
+        mark = yaml.Mark(file, 0, before.count("\n"), len(before) - before.rfind("\n") - 1, "", 0)
+        report(f"the character {_character(error.character)} is not allowed in YAML", mark)
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         hint = "; indent with spaces, not tabs" if "\\t" in problem else ""
