@@ -1,0 +1,14 @@
+"""The local runner: `flowdex up`, `down`, `ps` and `logs`.
+
+cli --> checks (flow/check.py) --> plan --> Supervisor --spawns--> executor, executor, ..., gateway
+                                                |  ^--------- exit code, grpc.health.v1
+                                                v
+                                           state.json  <--reads-- ps, down, logs, up --detach
+
+cli.py           the four commands                   diagnosis.py    why a process ended, and the remedy
+control.py       background start, stop from outside environment.py  variables of the children, threads
+health.py        is this port SERVING?               logs.py         read, follow, rotate log files
+plan.py          flow -> list of processes           ports.py        free loopback ports
+process.py       one child process                   state.py        state.json, lock, process identity
+supervisor.py    start, watch, restart, stop all     table.py        the live table and plain lines
+"""

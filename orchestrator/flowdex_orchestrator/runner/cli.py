@@ -1,0 +1,321 @@
+r"""The commands that run a flow on this machine: `flowdex up`, `down`, `ps`, `logs`.
+
+up --> lock --> checks --> plan --> run (foreground)
+                             \--> start_in_background (--detach) --> up --background
+down, ps, logs --> state.json, logs
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.flow.model import Flow
+    from flowdex_orchestrator.runner.state import FlowState, RunFolder
+
+__all__ = ["down", "logs", "ps", "up"]
+
+_FLOW = click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]")
+_RUNNER = "runner"
+
+
+def _replicas(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """Read `NAME=N`s."""
+    found = {}
+    for value in values:
+        name, _, count = value.partition("=")
+        if not name or not count.isdecimal() or int(count) < 1:
+            raise click.BadParameter(f"expected NAME=N with N at least 1, such as encoder=2, got {value!r}", ctx, param)
+        found[name] = int(count)
+    return found
+
+
+@click.command()
+@_FLOW
+@click.option(
+    "--replicas", multiple=True, metavar="NAME=N", callback=_replicas, help="Start N replicas of NAME. Repeatable."
+)
+@click.option("-d", "--detach", is_flag=True, help="Return once the flow is ready; it runs on in the background.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
+@click.option("--check/--no-check", default=True, help="Look for mistakes in the flow file first [default: yes].")
+@click.option("--background", is_flag=True, hidden=True, help="Run as the background half of --detach.")
+def up(
+    flow: Path | None,
+    *,
+    replicas: dict[str, int],
+    detach: bool,
+    timeout: float | None,
+    check: bool,
+    background: bool,
+) -> int:
+    r"""Start a flow: its gateway and every executor.
+
+    FLOW.YML is the flow file: ./flow.yml, or the one that comes with flowdex, if not given. Ctrl-C stops the flow.
+
+    \b
+    Examples:
+      flowdex up
+      flowdex up --replicas encoder=2 --detach
+    """
+    from rich.console import Console
+
+    from flowdex.errors import FlowdexError
+    from flowdex_orchestrator.flow import load_flow
+    from flowdex_orchestrator.runner.plan import make_plan
+    from flowdex_orchestrator.runner.run import run_flow
+    from flowdex_orchestrator.runner.table import PlainLines, display_for
+
+    flow_file, folder, cwd = _locate(flow)
+    model = load_flow(flow_file).with_replicas(replicas)
+    console = Console(stderr=True)
+    with folder.locked():
+        if check:
+            _check(model)
+        if detach:
+            _prepare_background(folder)
+        else:
+            state = _begin(model, flow_file, folder)
+            try:
+                plan = make_plan(model, flow_file, folder, cwd)
+                display = PlainLines(console) if background else display_for(console)
+                return asyncio.run(
+                    run_flow(
+                        plan,
+                        state,
+                        folder,
+                        display,
+                        on_ready=lambda state: _show_ready(state, "Ctrl-C stops it."),
+                        on_stop=lambda: click.echo("Stopping the flow ...", err=True),
+                        timeout=timeout or math.inf,
+                    )
+                )
+            except FlowdexError as error:
+                _note_failure(state, folder, str(error))
+                raise
+    return _detach(flow_file, cwd, folder, replicas, timeout)
+
+
+@click.command()
+@_FLOW
+def down(flow: Path | None) -> None:
+    """Stop a flow that runs in the background (or in another terminal).
+
+    Requests in flight are finished first. When nothing runs, that is said and is no error.
+    """
+    from flowdex_orchestrator.runner.control import stop_flow
+
+    flow_file, folder, _ = _locate(flow)
+    if stop_flow(folder, tell=click.echo):
+        click.echo("Stopped.")
+    else:
+        click.echo(f"Nothing is running of {flow_file}.")
+
+
+@click.command()
+@_FLOW
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def ps(flow: Path | None, as_json: bool) -> None:
+    """List the processes of a running flow."""
+    from flowdex_orchestrator.runner.memory import memory_of_groups
+    from flowdex_orchestrator.runner.state import Status
+    from flowdex_orchestrator.runner.table import process_rows, process_table
+
+    flow_file, folder, _ = _locate(flow)
+    state = folder.read()
+    lost: list[int] = []
+    if state is not None and not state.running:
+        lost = [process.pid for process in state.survivors()]
+        state.processes = [process for process in state.processes if process.process and process.process.pid in lost]
+        state.status = Status.FAILED if state.status is Status.FAILED else Status.STOPPED
+        state.endpoints = {}
+    pids = [each.process.pid for each in state.processes if each.process] if state is not None else []
+    rows = process_rows(state, memory_of_groups(pids)) if state is not None else []
+    if as_json:
+        click.echo(json.dumps(_as_json(state, flow_file, rows), indent=2))
+        return
+    if lost:
+        click.echo("The runner of this flow has died; what is left of it (`flowdex down` stops it):")
+    elif state is None or not state.running:
+        click.echo(f"Nothing is running of {flow_file}.")
+        return
+    else:
+        click.echo(f"{state.name}: {state.status.value}, {state.flow} (runner: process {state.runner.pid})")
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False).print(process_table(rows))
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what is written, until the flow ends or Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="Begin with the last N."
+)
+@click.option("--flow", type=click.Path(path_type=Path), metavar="FLOW.YML", help="The flow file [./flow.yml].")
+def logs(name: str | None, follow: bool, lines: int, flow: Path | None) -> None:
+    """Print the log of an executor or of the gateway.
+
+    NAME is an executor (all its replicas), a replica such as encoder-1, `gateway`, or `runner` for a flow in the
+    background; all of them, if not given.
+    """
+    from flowdex_orchestrator.runner.logs import follow as follow_logs
+    from flowdex_orchestrator.runner.logs import tail
+
+    _, folder, _ = _locate(flow)
+    files = _log_files(folder, name)
+    prefix = {file: f"{file.stem} | " if len(files) > 1 else "" for file in files}
+
+    def over() -> bool:
+        state = folder.read()
+        return state is None or not state.running
+
+    if not follow:
+        for file in files:
+            for line in tail(file, lines):
+                click.echo(prefix[file] + line)
+        return
+    try:
+        for file, line in follow_logs(files, lines, until=over):
+            click.echo(prefix[file] + line)
+    except KeyboardInterrupt:
+        return  # Ctrl-C is how one stops following
+
+
+# ---- where a flow is ----
+
+
+def _locate(flow: Path | None) -> tuple[Path, RunFolder, Path]:
+    """The flow file, the folder of its state, and the folder in which its processes run."""
+    from flowdex_orchestrator.flow import default_flow_path
+    from flowdex_orchestrator.runner.state import RunFolder
+
+    if flow is not None:
+        flow_file = flow.resolve()
+        cwd = flow_file.parent
+    else:
+        flow_file = Path(default_flow_path()).resolve()
+        cwd = Path.cwd()  # the flow that comes with flowdex keeps its index here, not beside flowdex's code
+    return flow_file, RunFolder(flow_file, cwd), cwd
+
+
+def _log_files(folder: RunFolder, name: str | None) -> list[Path]:
+    import difflib
+
+    from flowdex.errors import NotFound
+
+    files = {file.stem: file for file in sorted(folder.logs.glob("*.log"))}
+    if not files:
+        raise NotFound(f"there are no logs in {folder.logs}: the flow has not been started yet")
+    if name is None:
+        return list(files.values())
+    found = [file for label, file in files.items() if label == name or label.rpartition("-")[0] == name]
+    if not found:
+        near = difflib.get_close_matches(name, files, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(files)}"
+        raise NotFound(f"there is no log of {name!r}; {hint}")
+    return found
+
+
+# ---- the steps of `up` ----
+
+
+def _check(model: Flow) -> None:
+    """Look for what can be known to fail; doubts are printed.
+
+    Raises:
+        FlowFileError: Something would fail.
+    """
+    from flowdex_orchestrator.flow import FlowFileError
+    from flowdex_orchestrator.flow.check import check_flow
+
+    findings = check_flow(model)
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise FlowFileError(errors)
+    for finding in findings:
+        click.echo(str(finding), err=True)
+
+
+def _begin(model: Flow, flow_file: Path, folder: RunFolder) -> FlowState:
+    """Write the first state down, stop what a killed runner has left, move old logs aside."""
+    import os
+
+    from flowdex_orchestrator.runner.control import end_processes
+    from flowdex_orchestrator.runner.logs import rotate
+    from flowdex_orchestrator.runner.state import FlowState, ProcessId
+
+    former = folder.read()
+    if former is not None and (survivors := former.survivors()):
+        end_processes(survivors, grace=2.0)
+    for log in folder.logs.glob("*.log"):
+        if log.stem != _RUNNER:
+            rotate(log)
+    runner = ProcessId.of(os.getpid())
+    assert runner is not None, "a process that runs this line is alive"
+    state = FlowState(flow=str(flow_file), name=model.name, runner=runner)
+    folder.write(state)
+    return state
+
+
+def _note_failure(state: FlowState, folder: RunFolder, message: str) -> None:
+    from flowdex_orchestrator.runner.state import Status
+
+    state.status, state.error = Status.FAILED, message
+    folder.write(state)
+
+
+def _prepare_background(folder: RunFolder) -> None:
+    from flowdex_orchestrator.runner.logs import rotate
+
+    rotate(folder.log(_RUNNER))
+
+
+def _detach(flow_file: Path, cwd: Path, folder: RunFolder, replicas: Mapping[str, int], timeout: float | None) -> int:
+    from rich.console import Console
+
+    from flowdex_orchestrator.runner.control import start_in_background
+    from flowdex_orchestrator.runner.plan import FLOWDEX
+    from flowdex_orchestrator.runner.table import display_for
+
+    command = [*FLOWDEX, "up", "--background", "--no-check"]
+    if cwd == flow_file.parent:
+        command.append(str(flow_file))
+    for name, count in replicas.items():
+        command += ["--replicas", f"{name}={count}"]
+    if timeout is not None:
+        command += ["--timeout", str(timeout)]
+    state = start_in_background(command, folder, display_for(Console(stderr=True)))
+    _show_ready(state, "`flowdex down` stops it.")
+    return 0
+
+
+def _show_ready(state: FlowState, how_to_stop: str) -> None:
+    """Print where the flow is reached."""
+    if state.ready_at is not None:
+        click.echo(f"{state.name} is ready after {state.ready_at - state.started_at:.1f} s. {how_to_stop}")
+    for name, url in state.endpoints.items():
+        click.echo(f"  {name:<5} {url}")
+    sys.stdout.flush()
+
+
+def _as_json(state: FlowState | None, flow_file: Path, rows: list[dict[str, object]]) -> dict[str, object]:
+    if state is None:
+        return {"flow": str(flow_file), "status": "stopped", "endpoints": {}, "processes": []}
+    return {
+        "flow": state.flow,
+        "name": state.name,
+        "status": state.status.value,
+        "runner": state.runner.pid if state.running else None,
+        "started_at": state.started_at,
+        "ready_at": state.ready_at,
+        "endpoints": state.endpoints,
+        "error": state.error,
+        "processes": rows,
+    }

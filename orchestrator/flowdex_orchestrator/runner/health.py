@@ -1,0 +1,97 @@
+"""Is the service on this port ready? Asked over grpc.health.v1, or over HTTP where there is no gRPC port.
+
+probe = GrpcProbe("127.0.0.1", 23117)
+await probe.ready()     # False until the service answers SERVING
+await probe.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Protocol
+
+import grpc
+
+__all__ = ["GrpcProbe", "HttpProbe", "Probe"]
+
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not meant for the next room
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+_CHECK = "/grpc.health.v1.Health/Check"
+
+
+class Probe(Protocol):
+    """Asks one service whether it takes requests."""
+
+    async def ready(self, timeout: float = 2.0) -> bool:
+        """Whether it said so within `timeout` seconds; never raises."""
+        ...
+
+    async def close(self) -> None:
+        """Release the connection."""
+        ...
+
+
+class GrpcProbe:
+    """Asks grpc.health.v1; a server without that service counts as ready once it answers at all."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._channel: grpc.aio.Channel | None = None
+
+    async def ready(self, timeout: float = 2.0) -> bool:
+        """Whether the service answered SERVING."""
+        from grpc_health.v1 import health_pb2
+
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+        check = self._channel.unary_unary(
+            _CHECK,
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        try:
+            reply = await check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.UNIMPLEMENTED
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def close(self) -> None:
+        """Close the channel; a later `ready` opens a new one."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+
+class HttpProbe:
+    """Asks `GET /health/ready` for status 200."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
+
+    async def ready(self, timeout: float = 2.0) -> bool:
+        """Whether the service answered 200."""
+        try:
+            return await asyncio.wait_for(self._get(), timeout)
+        except (OSError, asyncio.TimeoutError):
+            return False
+
+    async def _get(self) -> bool:
+        reader, writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            writer.write(f"GET /health/ready HTTP/1.1\r\nHost: {self._host}\r\nConnection: close\r\n\r\n".encode())
+            await writer.drain()
+            status = (await reader.readline()).split()
+            return len(status) > 1 and status[1] == b"200"
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def close(self) -> None:
+        """Nothing is kept open."""

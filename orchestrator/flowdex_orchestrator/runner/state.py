@@ -1,0 +1,229 @@
+"""What the runner writes down while a flow runs, so that other commands find it: `state.json`, a lock, logs.
+
+    .flowdex/run/flow/          one folder a flow file (here flow.yml)
+        lock                    held (flock) by the runner as long as it lives
+        state.json              FlowState: replaced atomically at every change
+        logs/encoder-0.log      output of the replica; the previous run's is encoder-0.log.1
+        logs/gateway.log, logs/runner.log
+
+A process is known by its id *and* its start time: ids are used again, so a stale state file must never make anyone
+signal a stranger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from flowdex.errors import Conflict
+
+__all__ = [
+    "FlowState",
+    "ProcessId",
+    "ProcessState",
+    "RunFolder",
+    "State",
+    "Status",
+]
+
+HOME_VARIABLE = "FLOWDEX_HOME"
+_VERSION = 1
+_PROC = Path("/proc")
+
+
+class State(str, Enum):
+    """Where one process is in its life."""
+
+    LOADING = "loading"  # started, not serving yet
+    READY = "ready"
+    UNRESPONSIVE = "unresponsive"  # runs, but does not answer health checks any more
+    WAITING = "waiting"  # ended by itself; starts again after a pause
+    FAILED = "failed"  # ended too often in a row (tried again, but rarely), or before the flow was ready
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Status(str, Enum):
+    """Where the whole flow is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEGRADED = "degraded"  # was ready; now some process is not
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process, told from a later one with the same id by its start time (a string that only compares)."""
+
+    pid: int
+    start: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessId | None:
+        """Identify a running process; None when there is none (a zombie counts as none)."""
+        if _PROC.joinpath("self", "stat").exists():
+            return cls._from_proc(pid)
+        return cls._from_ps(pid)
+
+    @classmethod
+    def _from_proc(cls, pid: int) -> ProcessId | None:
+        try:
+            text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        except OSError:
+            return None
+        fields = text.rpartition(")")[2].split()  # the name before it may hold spaces; state is field 0 of the rest
+        return None if fields[0] in "ZX" else cls(pid, fields[19])
+
+    @classmethod
+    def _from_ps(cls, pid: int) -> ProcessId | None:
+        ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        status, _, start = ps.stdout.strip().partition(" ")
+        return None if not start or status.startswith("Z") else cls(pid, start.strip())
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs."""
+        return ProcessId.of(self.pid) == self
+
+
+@dataclass
+class ProcessState:
+    """One process of the flow, as shown by `flowdex ps`. Times are seconds since the epoch."""
+
+    name: str  # the executor's name, or "gateway"
+    replica: int | None  # None for the gateway
+    host: str
+    port: int
+    log: str = ""  # path of the log file; empty for an external executor
+    state: State = State.LOADING
+    process: ProcessId | None = None
+    restarts: int = 0
+    started_at: float | None = None  # of the process that runs now, or ran last
+    ready_at: float | None = None
+    cause: str = ""  # why it ended, or what it waits for
+
+    @property
+    def label(self) -> str:
+        """The name under which logs and messages know it: `encoder-0`, `gateway`."""
+        return self.name if self.replica is None else f"{self.name}-{self.replica}"
+
+
+@dataclass
+class FlowState:
+    """The whole flow. Times are seconds since the epoch."""
+
+    flow: str  # absolute path of the flow file
+    name: str
+    runner: ProcessId
+    status: Status = Status.STARTING
+    started_at: float = field(default_factory=time.time)
+    ready_at: float | None = None
+    endpoints: dict[str, str] = field(default_factory=dict)  # protocol -> URL
+    processes: list[ProcessState] = field(default_factory=list)
+    error: str = ""  # why the start failed
+
+    @property
+    def running(self) -> bool:
+        """Whether the runner that wrote this is alive."""
+        return self.runner.alive
+
+    def survivors(self) -> list[ProcessId]:
+        """Processes of the flow that are alive."""
+        return [p.process for p in self.processes if p.process is not None and p.process.alive]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"version": _VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FlowState:
+        """From JSON values.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is not the state that this version writes.
+        """
+        values = dict(data)
+        if values.pop("version") != _VERSION:
+            raise ValueError("state.json was written by another version of flowdex")
+        processes = []
+        for item in values.pop("processes"):
+            identity = item.pop("process")
+            processes.append(
+                ProcessState(**{**item, "state": State(item["state"])}, process=identity and ProcessId(**identity))
+            )
+        runner = ProcessId(**values.pop("runner"))
+        return cls(**{**values, "status": Status(values["status"])}, runner=runner, processes=processes)
+
+
+class RunFolder:
+    """The folder that holds a flow's lock, state and logs.
+
+    Args:
+        flow: The flow file.
+        base: The folder in which the flow runs: `.flowdex` is made there, unless FLOWDEX_HOME names another place.
+    """
+
+    def __init__(self, flow: Path, base: Path) -> None:
+        home = os.environ.get(HOME_VARIABLE)
+        self.path = (Path(home).expanduser() if home else base / ".flowdex") / "run" / flow.stem
+        self.logs = self.path / "logs"
+        self._state = self.path / "state.json"
+        self._lock = self.path / "lock"
+
+    def log(self, label: str) -> Path:
+        """The log file of a process."""
+        return self.logs / f"{label}.log"
+
+    def read(self) -> FlowState | None:
+        """The last written state; None when there is none that this version understands."""
+        try:
+            return FlowState.from_json(json.loads(self._state.read_text(encoding="utf-8")))
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            return None
+
+    def write(self, state: FlowState) -> None:
+        """Replace the state file; a reader sees the old one or the new one, never a half."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        temporary = self._state.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(state.to_json(), indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self._state)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the flow's lock; it ends with the process at the latest, however that ends.
+
+        Raises:
+            Conflict: Another runner holds it; the message names its process id.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(self._held_by(os.pread(descriptor, 32, 0))) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _held_by(self, pid: bytes) -> str:
+        state = self.read()
+        flow = state.flow if state is not None and state.running else "this flow"
+        return (
+            f"{flow} is running already (process {pid.decode(errors='replace') or 'unknown'}, state in {self.path}); "
+            "see it with `flowdex ps`, stop it with `flowdex down`"
+        )
