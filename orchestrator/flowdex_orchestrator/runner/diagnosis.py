@@ -39,7 +39,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"No space left on device"), "free some disk space"),
     (re.compile(r"Too many open files"), "raise the limit: `ulimit -n 65536`"),
 )
-_SIGNAL_REMEDIES = {
+_SIGNAL_REMEDIES: dict[int, str] = {
     signal.SIGKILL: "if nobody did it by hand, the system did for want of memory (`dmesg` tells): use fewer replicas "
     "or a smaller model",
     signal.SIGSEGV: "a native library crashed: compare the versions of the executor's packages",
@@ -68,8 +68,7 @@ def diagnose(code: int | None, output: str) -> Diagnosis:
     """
     said = last_words(output)
     if code is not None and code < 0:
-        name = _signal_name(-code)
-        return Diagnosis(f"killed by {name}", _SIGNAL_REMEDIES.get(signal.Signals(-code), "") if name else "")
+        return Diagnosis(f"killed by {_signal_name(-code)}", _SIGNAL_REMEDIES.get(-code, ""))
     if said:
         return Diagnosis(said, remedy_for(said))
     if code == 0:
