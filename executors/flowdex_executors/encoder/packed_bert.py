@@ -1,0 +1,262 @@
+"""BERT's forward pass without padding, read straight from a safetensors file.
+
+    ids of all sequences in one row (T,) -> embeddings (T, dim) -> [attention, feed-forward] x layers -> (T, dim)
+
+All that works on single tokens (embeddings, linear layers, layer norms) runs once over the packed row; attention, the
+one step in which tokens meet, runs for each group of sequences of equal length. So no token is computed in vain, and a
+vector does not depend on what else is in the batch beyond the rounding of a matrix product. The mathematics is that of
+Devlin et al., 2019; RoBERTa differs in where positions start, DistilBERT in having no token types, and each in the
+names of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flowdex.errors import ConfigurationError
+from flowdex_executors.encoder.backend import TokenVectors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flowdex_executors.encoder.model_files import ModelFiles
+    from flowdex_executors.encoder.tokenising import TokenSequence
+
+__all__ = ["PackedBert"]
+
+WEIGHTS = "model.safetensors"
+
+# transformers' names of the activations, and how torch computes them.
+_ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh", "relu": "relu"}
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a family calls its weights; `{}` stands for the number of the layer."""
+
+    prefix: str
+    layer: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    attention_norm: str
+    inner: str
+    output: str
+    output_norm: str
+
+
+_BERT = _Names(
+    prefix="bert.",
+    layer="encoder.layer.{}.",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    inner="intermediate.dense",
+    output="output.dense",
+    output_norm="output.LayerNorm",
+)
+_ROBERTA = _Names(**{**_BERT.__dict__, "prefix": "roberta."})
+_DISTILBERT = _Names(
+    prefix="distilbert.",
+    layer="transformer.layer.{}.",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    attention_output="attention.out_lin",
+    attention_norm="sa_layer_norm",
+    inner="ffn.lin1",
+    output="ffn.lin2",
+    output_norm="output_layer_norm",
+)
+_FAMILIES = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+}
+
+
+class _Linear(NamedTuple):
+    weight: Tensor
+    bias: Tensor
+
+
+class _Layer(NamedTuple):
+    qkv: _Linear
+    attention_output: _Linear
+    attention_norm: _Linear
+    inner: _Linear
+    output: _Linear
+    output_norm: _Linear
+
+
+class PackedBert:
+    """BERT, RoBERTa, XLM-R, CamemBERT or DistilBERT in memory.
+
+    Args:
+        files: The model's folder; `supports` must hold.
+        device: A torch device.
+
+    Raises:
+        ConfigurationError: A weight that the configuration promises is not in the file.
+    """
+
+    name = "packed"
+    padded = False
+
+    def __init__(self, files: ModelFiles, device: str = "cpu") -> None:
+        config = files.config
+        names = _FAMILIES[files.model_type]
+        self._device = device
+        self._heads = int(config.get("num_attention_heads") or config["n_heads"])
+        self._epsilon = float(config.get("layer_norm_eps", 1e-12))
+        self._activation = _ACTIVATIONS[_activation_name(config)]
+        # RoBERTa counts positions from the padding id on.
+        self._first_position = int(config.get("pad_token_id", 1)) + 1 if names is _ROBERTA else 0
+        weights = _Weights(files.path / WEIGHTS, names.prefix, device)
+        self._words = weights["embeddings.word_embeddings.weight"]
+        self._positions = weights["embeddings.position_embeddings.weight"]
+        if names is not _DISTILBERT:  # a text by itself is of type 0 throughout, so its vector can be added once, here
+            self._positions = self._positions + weights["embeddings.token_type_embeddings.weight"][0]
+        self._embedding_norm = weights.linear("embeddings.LayerNorm")
+        layers = int(config.get("num_hidden_layers") or config["n_layers"])
+        self._layers = [_read_layer(weights, names, number) for number in range(layers)]
+
+    @staticmethod
+    def supports(files: ModelFiles) -> bool:
+        """Whether this forward pass computes that model exactly."""
+        config = files.config
+        return (
+            files.model_type in _FAMILIES
+            and (files.path / WEIGHTS).is_file()
+            and _activation_name(config) in _ACTIVATIONS
+            and config.get("position_embedding_type", "absolute") == "absolute"
+            and not config.get("is_decoder", False)
+            and "quantization_config" not in config
+        )
+
+    def forward(self, sequences: Sequence[TokenSequence]) -> TokenVectors:
+        """Compute the last layer's vectors of all tokens; see `Backend.forward`."""
+        import torch
+        from torch.nn import functional
+
+        with torch.inference_mode():
+            lengths = [len(sequence) for sequence in sequences]
+            ids = torch.tensor([token for sequence in sequences for token in sequence.ids], device=self._device)
+            first = self._first_position
+            positions = torch.cat([torch.arange(first, first + n, device=self._device) for n in lengths])
+            hidden = functional.embedding(ids, self._words) + functional.embedding(positions, self._positions)
+            hidden = self._norm(hidden, self._embedding_norm)
+            groups = _groups(lengths)
+            for layer in self._layers:
+                attended = functional.linear(self._attend(hidden, layer.qkv, groups), *layer.attention_output)
+                hidden = self._norm(hidden + attended, layer.attention_norm)
+                inner = self._activate(functional.linear(hidden, *layer.inner))
+                hidden = self._norm(hidden + functional.linear(inner, *layer.output), layer.output_norm)
+            return TokenVectors(hidden, torch.tensor(lengths, device=self._device))
+
+    def _attend(self, hidden: Tensor, qkv: _Linear, groups: list[tuple[int, int, int]]) -> Tensor:
+        """Self-attention of each sequence on itself: (T, dim) -> (T, dim)."""
+        from torch.nn import functional
+
+        projected = functional.linear(hidden, *qkv).view(len(hidden), 3, self._heads, -1)
+        context = hidden.new_empty(len(hidden), self._heads, projected.shape[-1])
+        for start, count, length in groups:
+            rows = slice(start, start + count * length)
+            # (count * length, 3, heads, size) -> three of (count, heads, length, size)
+            split = projected[rows].view(count, length, 3, self._heads, -1)
+            query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
+            attended = functional.scaled_dot_product_attention(query, key, value)
+            context[rows].view(count, length, self._heads, -1).copy_(attended.transpose(1, 2))
+        return context.flatten(1)
+
+    def _norm(self, values: Tensor, norm: _Linear) -> Tensor:
+        from torch.nn import functional
+
+        return functional.layer_norm(values, (values.shape[-1],), norm.weight, norm.bias, self._epsilon)
+
+    def _activate(self, values: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        if self._activation == "relu":
+            return functional.relu(values)
+        return functional.gelu(values, approximate=self._activation)
+
+
+class _Weights(Mapping[str, "Tensor"]):
+    """The tensors of a safetensors file as float32 on a device; on the CPU they stay mapped, not copied.
+
+    Weights are found with or without the family's prefix, which depends on the class that saved them.
+    """
+
+    def __init__(self, path: Path, prefix: str, device: str) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            self._tensors: dict[str, Tensor] = load_file(path, device=device)
+        except (SafetensorError, OSError) as error:
+            raise ConfigurationError(f"{path} cannot be read: {error}; download the model again") from None
+        self._path = path
+        self._prefix = prefix
+
+    def __getitem__(self, name: str) -> Tensor:
+        for candidate in (name, self._prefix + name, *_older_names(name), *_older_names(self._prefix + name)):
+            if candidate in self._tensors:
+                return self._tensors[candidate].float()
+        raise ConfigurationError(f"{self._path} has no weight {name!r}: it is not what the folder's config.json says")
+
+    def __iter__(self) -> Any:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def linear(self, name: str) -> _Linear:
+        return _Linear(self[f"{name}.weight"], self[f"{name}.bias"])
+
+
+def _older_names(name: str) -> list[str]:
+    """TensorFlow's names of a layer norm's weights, which the first BERT files kept."""
+    if "LayerNorm" not in name:
+        return []
+    return [name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")]
+
+
+def _read_layer(weights: _Weights, names: _Names, number: int) -> _Layer:
+    import torch
+
+    prefix = names.layer.format(number)
+    projections = [weights.linear(prefix + part) for part in (names.query, names.key, names.value)]
+    return _Layer(
+        # One product instead of three.
+        qkv=_Linear(torch.cat([part.weight for part in projections]), torch.cat([part.bias for part in projections])),
+        attention_output=weights.linear(prefix + names.attention_output),
+        attention_norm=weights.linear(prefix + names.attention_norm),
+        inner=weights.linear(prefix + names.inner),
+        output=weights.linear(prefix + names.output),
+        output_norm=weights.linear(prefix + names.output_norm),
+    )
+
+
+def _groups(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Runs of neighbours of equal length, as (first row, number of sequences, length)."""
+    groups = []
+    start = 0
+    for length, run in groupby(lengths):
+        count = sum(1 for _ in run)
+        groups.append((start, count, length))
+        start += count * length
+    return groups
+
+
+def _activation_name(config: Mapping[str, Any]) -> str:
+    return str(config.get("hidden_act") or config.get("activation") or "")
