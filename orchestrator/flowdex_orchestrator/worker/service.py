@@ -1,0 +1,236 @@
+"""The gRPC methods of an executor, on raw bytes: Jina's protocol in, Jina's protocol out.
+
+    bytes --parse--> DataRequestProto --Endpoint--> DataRequestProto + route --serialise--> bytes
+                          |                              ^
+                          +-- any error ----> header.status, documents left out, `is-error` metadata
+
+A reply always goes back, so that the caller sees the request's id and routes even where the executor failed. The gRPC
+status is an error only where there is no reply to put it into: the bytes were no request, the executor is not loaded
+yet, or the deadline has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from flowdex import wire
+from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
+from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, Outcome, parameters_for
+
+__all__ = ["ExecutorService"]
+
+log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Reply = pb.DataRequestProto | pb.SingleDocumentRequestProto
+
+
+class ExecutorService:
+    """The methods of one executor.
+
+    Args:
+        name: The executor's name in the flow.
+        stacks: Whether error replies carry the traceback.
+    """
+
+    def __init__(self, name: str, *, stacks: bool = False) -> None:
+        self._name = name
+        self._stacks = stacks
+        self._endpoints: EndpointTable | None = None
+        self._discovery = b""
+        self._info = b""
+        self._draining = asyncio.Event()
+
+    def open(self, endpoints: EndpointTable, discovery: pb.EndpointsProto, info: pb.JinaInfoProto) -> None:
+        """Start to answer.
+
+        Args:
+            endpoints: The endpoints of the loaded executor.
+            discovery: What to tell about them.
+            info: What to tell about the software.
+        """
+        self._discovery = discovery.SerializeToString()
+        self._info = info.SerializeToString()
+        self._endpoints = endpoints
+
+    def drain(self) -> None:
+        """End the streams of requests (`Call`), each after the request it is at."""
+        self._draining.set()
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """The handlers to add to a `grpc.aio` server; they take and give bytes."""
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            wire.PROCESS_SINGLE_DATA: grpc.unary_unary_rpc_method_handler(self._process_single_data),
+            wire.PROCESS_DATA: grpc.unary_unary_rpc_method_handler(self._process_data),
+            wire.CALL: grpc.stream_stream_rpc_method_handler(self._call),
+            wire.STREAM_DOC: grpc.unary_stream_rpc_method_handler(self._stream_doc),
+            wire.ENDPOINT_DISCOVERY: grpc.unary_unary_rpc_method_handler(self._endpoint_discovery),
+            wire.INFO_STATUS: grpc.unary_unary_rpc_method_handler(self._status),
+        }
+        handlers = []
+        for path, handler in methods.items():
+            service, method = path.strip("/").split("/")
+            handlers.append(grpc.method_handlers_generic_handler(service, {method: handler}))
+        return handlers
+
+    # ---- the methods ----
+
+    async def _process_single_data(self, data: bytes, context: Context) -> bytes:
+        try:
+            request = pb.DataRequestProto.FromString(data)
+        except DecodeError:
+            return await self._undecodable(data, context)
+        return await self._answer([request], context)
+
+    async def _process_data(self, data: bytes, context: Context) -> bytes:
+        try:
+            requests = list(pb.DataRequestListProto.FromString(data).requests)
+        except DecodeError:
+            requests = []
+        if not requests:
+            await context.abort(
+                InvalidInput.status.grpc, "the bytes are not a DataRequestListProto with at least one request"
+            )
+        return await self._answer(requests, context)
+
+    async def _call(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            while not draining.done():
+                request = asyncio.ensure_future(anext(requests, None))
+                await asyncio.wait({request, draining}, return_when=asyncio.FIRST_COMPLETED)
+                if not request.done():
+                    request.cancel()
+                    return
+                data = request.result()
+                if data is None:
+                    return
+                yield await self._process_single_data(data, context)
+        finally:
+            draining.cancel()
+
+    async def _stream_doc(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
+        endpoints = await self._ready(context)
+        try:
+            request = pb.SingleDocumentRequestProto.FromString(data)
+        except DecodeError:
+            await context.abort(InvalidInput.status.grpc, "the bytes are not a SingleDocumentRequestProto")
+            return
+        reply = pb.SingleDocumentRequestProto(header=request.header, routes=request.routes)
+        reply.parameters.CopyFrom(request.parameters)
+        try:
+            endpoint = endpoints.find(request.header.exec_endpoint)
+            parameters = self._parameters(endpoints, request)
+            async for document in endpoint.stream(request.document, parameters):
+                reply.document.CopyFrom(document)
+                yield reply.SerializeToString()
+        except (Exception, SystemExit) as error:
+            self._set_error(reply, error, context)
+            reply.ClearField("document")
+            yield reply.SerializeToString()
+
+    async def _endpoint_discovery(self, data: bytes, context: Context) -> bytes:
+        await self._ready(context)
+        return self._discovery
+
+    async def _status(self, data: bytes, context: Context) -> bytes:
+        await self._ready(context)
+        return self._info
+
+    # ---- one request ----
+
+    async def _answer(self, requests: Sequence[pb.DataRequestProto], context: Context) -> bytes:
+        endpoints = self._endpoints or await self._ready(context)
+        request = requests[0]
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= 0:
+            await context.abort(DeadlineExceeded.status.grpc, "the deadline passed before the executor was called")
+        started = time.time_ns()
+        try:
+            endpoint = endpoints.find(request.header.exec_endpoint)
+            call = Call(
+                batches=[wire.documents_of(each) for each in requests],
+                sources=[each.routes[-1].executor if each.routes else "" for each in requests],
+                parameters=self._parameters(endpoints, request),
+            )
+            reply = self._reply(request, await endpoint(call))
+        except (Exception, SystemExit) as error:  # the one place where unknown errors become incidents
+            self._set_error(request, error, context)
+            request.ClearField("data")
+            reply = request
+        route = reply.routes.add(executor=self._name)
+        route.start_time.seconds, route.start_time.nanos = divmod(started, 1_000_000_000)
+        route.end_time.seconds, route.end_time.nanos = divmod(time.time_ns(), 1_000_000_000)
+        return reply.SerializeToString()
+
+    def _reply(self, request: pb.DataRequestProto, outcome: Outcome) -> pb.DataRequestProto:
+        """Turn the request into its reply; documents that were changed in place are not copied."""
+        if outcome.results is not None:
+            self._set_results(request, outcome.results)
+        batch, docs = outcome.documents, request.data.docs.docs
+        if len(batch) == len(docs) and all(new is old for new, old in zip(batch, docs, strict=True)):
+            return request
+        reply = pb.DataRequestProto(header=request.header, parameters=request.parameters, routes=request.routes)
+        reply.data.docs.SetInParent()
+        reply.data.docs.docs.extend(batch)
+        return reply
+
+    def _set_results(self, request: pb.DataRequestProto, results: Mapping[str, Any]) -> None:
+        try:
+            struct = wire.struct_from_dict(results)
+        except InvalidInput as error:
+            raise ExecutorError(f"the dictionary that was returned must hold JSON values: {error}") from None
+        request.parameters.fields[wire.RESULTS_KEY].struct_value.fields[self._name].struct_value.CopyFrom(struct)
+
+    def _parameters(
+        self, endpoints: EndpointTable, request: pb.DataRequestProto | pb.SingleDocumentRequestProto
+    ) -> dict[str, Any]:
+        if not request.parameters.fields:
+            return {}
+        return parameters_for(endpoints.parameter_names, wire.dict_from_struct(request.parameters))
+
+    # ---- errors ----
+
+    async def _ready(self, context: Context) -> EndpointTable:
+        if self._endpoints is None:
+            await context.abort(Unavailable.status.grpc, f"the executor {self._name!r} is still loading")
+            raise AssertionError("abort raises")
+        return self._endpoints
+
+    async def _undecodable(self, data: bytes, context: Context) -> bytes:
+        """Answer a request whose documents cannot be parsed, which is most often text that is not valid UTF-8."""
+        await self._ready(context)
+        error = InvalidInput("the documents could not be decoded: not a DocListProto, or a text is not valid UTF-8")
+        try:
+            head = pb.DataRequestProtoWoData.FromString(data)
+        except DecodeError:
+            await context.abort(error.status.grpc, "the bytes are not a DataRequestProto, or a name is not valid UTF-8")
+            raise AssertionError("abort raises") from None
+        reply = pb.DataRequestProto(header=head.header, parameters=head.parameters, routes=head.routes)
+        self._set_error(reply, error, context)
+        return reply.SerializeToString()
+
+    def _set_error(self, reply: Reply, error: BaseException, context: Context) -> None:
+        header = reply.header
+        if not isinstance(error, FlowdexError):
+            log.error(
+                "request %s: %s raised in %s",
+                header.request_id,
+                type(error).__name__,
+                header.exec_endpoint,
+                exc_info=error,
+            )
+        elif log.isEnabledFor(logging.DEBUG):
+            log.debug("request %s: %s: %s", header.request_id, error.name, error.message)
+        stacks = traceback.format_exception(error) if self._stacks else None
+        wire.set_error(header, error, executor=self._name, stacks=stacks)
+        context.set_trailing_metadata((wire.IS_ERROR_METADATA,))
