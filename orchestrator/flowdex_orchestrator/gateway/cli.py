@@ -1,0 +1,117 @@
+"""`flowdex gateway`: the gateway as a process.
+
+flow.yml + options --> Gateway --> SIGTERM, SIGINT or the parent's death --> drain --> exit 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+
+import click
+
+__all__ = ["gateway"]
+
+logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "--flow",
+    "flow_file",
+    type=click.Path(path_type=Path),
+    help="The flow file. [default: ./flow.yml, else the built-in]",
+)
+@click.option(
+    "--address",
+    "addresses",
+    metavar="NAME=HOST:PORT",
+    multiple=True,
+    help="Where an executor runs; several for one NAME are its replicas. [default: host and port in the flow file]",
+)
+@click.option("--host", help="Address to listen on. [default: the flow file's, 127.0.0.1]")
+@click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")
+@click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
+@click.option("--parent-pid", type=int, help="Stop when the process with this id is gone.")
+def gateway(
+    flow_file: Path | None,
+    addresses: tuple[str, ...],
+    host: str | None,
+    port_grpc: int | None,
+    port_http: int | None,
+    parent_pid: int | None,
+) -> None:
+    """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will."""
+    from flowdex_orchestrator.flow import default_flow_path, load_flow
+    from flowdex_orchestrator.gateway.server import Gateway, targets_from_flow
+    from flowdex_orchestrator.gateway.settings import GatewaySettings
+
+    flow = load_flow(flow_file or default_flow_path())
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
+    ports = _ports(flow.gateway.listeners(), port_grpc, port_http)
+    settings = GatewaySettings.from_options(flow.gateway.uses_with)
+    targets = targets_from_flow(flow, _parse_addresses(addresses))
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        _stop_on_signals(stop, parent_pid)
+        async with Gateway(targets, settings, name=flow.name) as running:
+            open_ports = await running.serve(
+                host or flow.gateway.host, grpc_port=ports.get("grpc"), http_port=ports.get("http")
+            )
+            for protocol, port in open_ports.items():
+                logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
+            ready = asyncio.ensure_future(running.wait_ready())
+            await asyncio.wait((ready, asyncio.ensure_future(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                logger.info("ready: every executor has a replica that takes requests")
+            await stop.wait()
+            logger.info("stopping: %d requests in flight", running.router.in_flight)
+
+    asyncio.run(serve())
+
+
+def _ports(listeners: list[tuple[str, int]], port_grpc: int | None, port_http: int | None) -> dict[str, int]:
+    """The port of each protocol: the flow file's, unless the command line says otherwise."""
+    from flowdex.errors import ConfigurationError
+
+    ports = dict(listeners)
+    if unknown := sorted(set(ports) - {"grpc", "http"}):
+        raise ConfigurationError(
+            f"this gateway serves grpc and http, not {', '.join(unknown)}: change `with: protocol:`"
+        )
+    if port_grpc is not None:
+        ports["grpc"] = port_grpc
+    if port_http is not None:
+        ports["http"] = port_http
+    return ports
+
+
+def _parse_addresses(pairs: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, separator, address = pair.partition("=")
+        if not separator or not name or ":" not in address:
+            raise click.BadParameter(f"expected NAME=HOST:PORT, got {pair!r}", param_hint="--address")
+        found.setdefault(name, []).append(address)
+    return found
+
+
+def _stop_on_signals(stop: asyncio.Event, parent_pid: int | None) -> None:
+    """Set `stop` at the first SIGTERM or SIGINT, or when the parent is gone; end at once at the second signal."""
+    from flowdex_orchestrator.processes import watch_parent
+
+    loop = asyncio.get_running_loop()
+
+    def stop_or_end() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, stop_or_end)
+    if parent_pid is not None:
+        watch_parent(parent_pid, lambda: loop.call_soon_threadsafe(stop.set))

@@ -1,0 +1,268 @@
+"""The gateway over gRPC: Jina's services, health and reflection, on raw bytes.
+
+    process_single_data  bytes --> router --> bytes
+    Call (stream)        bytes, bytes, ... --> up to `stream_window` at a time through the router --> bytes, bytes, ...
+    stream_doc           bytes --> the first executor that serves the endpoint --> bytes, bytes, ...
+    endpoint_discovery, dry_run, _status, grpc.health.v1, reflection: answered here
+
+Errors of an executor travel in the reply's header, as Jina does it. The gateway's own become the status of a unary
+call, and on a stream the header of that request's reply: the stream goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from grpc_reflection.v1alpha import reflection
+
+from flowdex.errors import ConfigurationError, FlowdexError, InternalError, Unavailable
+from flowdex.proto import flowdex_pb2 as pb
+from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
+from flowdex.wire import IS_ERROR_METADATA, set_error
+from flowdex_orchestrator.gateway.frame import split
+from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
+from flowdex_orchestrator.gateway.router import Router
+from flowdex_orchestrator.gateway.settings import GatewaySettings
+from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
+
+__all__ = ["GrpcServer"]
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+# Metadata that executors see too: the request's name, and W3C trace context.
+_FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
+_IS_ERROR = (IS_ERROR_METADATA,)
+_HARD_LIMIT = (
+    2  # times the message limit: up to there the error names the setting, beyond gRPC drops the message unread
+)
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # a port in use must be an error, not a share of somebody else's requests
+    # Stock Jina clients and gateways ping idle connections every 10 s; by default a server hangs up on that.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class GrpcServer:
+    """The gRPC front of a gateway.
+
+    Args:
+        router: Answers the requests.
+        pools: The executors' replicas, for what is asked about them.
+        settings: The gateway's limits.
+    """
+
+    def __init__(self, router: Router, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
+        self.health = HealthService(GATEWAY_SERVICES)
+        self._router = router
+        self._pools = pools
+        self._settings = settings
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and answer.
+
+        Returns:
+            The port, which differs from `port` if that is 0.
+
+        Raises:
+            ConfigurationError: The port cannot be had.
+        """
+        options = (*_OPTIONS, ("grpc.max_receive_message_length", _HARD_LIMIT * self._settings.max_message_bytes))
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((*self._handlers(), self.health.handler()))
+        services = (*GATEWAY_SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)
+        from grpc_health.v1 import health_pb2
+        from grpc_reflection.v1alpha import reflection_pb2
+
+        pool = descriptor_pool((health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR))
+        reflection.enable_server_reflection(services, server, pool=pool)
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = server.add_insecure_port(address)
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise ConfigurationError(
+                f"the gRPC port {port} of {host} cannot be opened: another program uses it, or the address is not this "
+                "machine's; choose another with --port-grpc, or under `with: port:` in the flow file"
+            )
+        await server.start()
+        self._server = server
+        return bound
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, give those in flight `grace` seconds."""
+        self.health.close()
+        if self._server is not None:
+            await self._server.stop(grace)
+
+    def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        methods: dict[str, dict[str, Any]] = {
+            "jina.JinaSingleDataRequestRPC": {"process_single_data": unary(self._process_single_data)},
+            "jina.JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(self._call)},
+            "jina.JinaSingleDocumentRequestRPC": {"stream_doc": stream(self._stream_doc)},
+            "jina.JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self._endpoint_discovery)},
+            "jina.JinaGatewayDryRunRPC": {"dry_run": unary(self._dry_run)},
+            "jina.JinaInfoRPC": {"_status": unary(self._status)},
+        }
+        return [grpc.method_handlers_generic_handler(service, handlers) for service, handlers in methods.items()]
+
+    # ---- requests ----
+
+    async def _process_single_data(self, request: bytes, context: Context) -> bytes:
+        try:
+            reply, is_error = await self._router.handle(
+                request, deadline=_deadline(context), metadata=_forwarded(context)
+            )
+        except FlowdexError as error:
+            await _abort(context, error)
+        except Exception:
+            await _abort(context, _incident())
+        if is_error:
+            context.set_trailing_metadata(_IS_ERROR)
+        return reply
+
+    async def _stream_doc(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
+        replies = self._router.handle_stream(request, deadline=_deadline(context), metadata=_forwarded(context))
+        try:
+            async for reply in replies:
+                yield reply
+        except FlowdexError as error:
+            await _abort(context, error)
+        except Exception:
+            await _abort(context, _incident())
+
+    async def _call(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        deadline, metadata = _deadline(context), _forwarded(context)
+        window, in_order = self._settings.stream_window, False
+        for key, value in context.invocation_metadata() or ():
+            if key == "__results_in_order__":
+                in_order = value == "true"
+            elif key == "__prefetch__" and str(value).isdecimal() and int(value) > 0:
+                window = min(int(value), self._settings.max_in_flight)
+
+        async def answer(request: bytes) -> bytes:
+            try:
+                return (await self._router.handle(request, deadline=deadline, metadata=metadata)).data
+            except FlowdexError as error:
+                return _error_reply(request, error)
+            except Exception:
+                return _error_reply(request, _incident())
+
+        async for reply in _map_concurrently(answer, requests, window, in_order, lambda: self._router.full):
+            yield reply
+
+    # ---- questions about the gateway ----
+
+    async def _endpoint_discovery(self, request: bytes, context: Context) -> bytes:
+        reply = pb.EndpointsProto(endpoints=list(self._router.endpoints()))
+        for pool in reversed(list(self._pools.values())):  # the first executor's schema is what callers send
+            reply.schemas.MergeFrom(pool.schemas)
+        for name in set(reply.schemas.fields) - set(reply.endpoints):
+            del reply.schemas.fields[name]
+        return reply.SerializeToString()
+
+    async def _dry_run(self, request: bytes, context: Context) -> bytes:
+        status = pb.DataRequestProto().header
+        missing = [name for name, pool in self._pools.items() if not pool.ready]
+        if missing:
+            set_error(status, Unavailable(f"no replica is ready of executor {', '.join(missing)}"))
+        return status.status.SerializeToString()
+
+    async def _status(self, request: bytes, context: Context) -> bytes:
+        versions = {"flowdex": version("flowdex"), "python": platform.python_version(), "grpcio": version("grpcio")}
+        return pb.JinaInfoProto(jina=versions).SerializeToString()
+
+
+# ---- helpers ----
+
+
+async def _map_concurrently(
+    function: Callable[[bytes], Any],
+    requests: AsyncIterator[bytes],
+    window: int,
+    in_order: bool,
+    full: Callable[[], bool],
+) -> AsyncIterator[bytes]:
+    """Yield `function(request)` of each request, at most `window` of them begun and not yet taken by the caller.
+
+    While `full()`, requests wait for an earlier one of this stream rather than being refused: a stream is slowed down
+    by not being read.
+    """
+    done: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+    tasks: set[asyncio.Task[bytes]] = set()
+    space = asyncio.Event()
+
+    async def read() -> None:
+        async for request in requests:
+            while len(tasks) >= window or (tasks and full()):
+                space.clear()
+                await space.wait()
+            task = asyncio.create_task(function(request))
+            tasks.add(task)
+            if in_order:
+                done.put_nowait(task)
+            else:
+                task.add_done_callback(done.put_nowait)
+        if not in_order and tasks:
+            await asyncio.wait(tasks)
+        done.put_nowait(None)
+
+    reader = asyncio.create_task(read())
+    reader.add_done_callback(lambda task: done.put_nowait(None) if task.cancelled() or task.exception() else None)
+    try:
+        while (task := await done.get()) is not None:
+            reply = await task
+            tasks.discard(task)
+            space.set()
+            yield reply
+        await reader
+    finally:
+        for each in (reader, *tasks):
+            each.cancel()
+
+
+def _deadline(context: Context) -> float | None:
+    left = context.time_remaining()
+    return None if left is None else time.monotonic() + left
+
+
+def _forwarded(context: Context) -> Metadata:
+    return tuple((key, value) for key, value in context.invocation_metadata() or () if key in _FORWARDED)
+
+
+async def _abort(context: Context, error: FlowdexError) -> NoReturn:
+    trailing: Metadata = ()
+    if error.retry_after is not None:
+        trailing = (("retry-after-ms", str(round(1000 * error.retry_after))),)
+    await context.abort(error.status.grpc, error.message, trailing)
+
+
+def _incident() -> InternalError:
+    """Log the exception being handled; the caller learns that there is something in the log."""
+    logger.exception("a request failed in the gateway")
+    return InternalError("the gateway failed on this request; its log says why")
+
+
+def _error_reply(request: bytes, error: FlowdexError) -> bytes:
+    """The reply to one request of a stream: its own header, with the error in it."""
+    reply = pb.DataRequestProtoWoData()
+    with contextlib.suppress(FlowdexError):  # the request may not be readable: then that is the error
+        reply.header.CopyFrom(split(request).head().header)
+    set_error(reply.header, error)
+    return reply.SerializeToString()

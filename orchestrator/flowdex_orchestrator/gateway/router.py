@@ -1,0 +1,302 @@
+"""A request's way through the flow: from the bytes that came in to the bytes that go out.
+
+    bytes --split--> header --plan--> call --bytes--> call --bytes--> call --> + parameters, routes --> bytes
+                                        (documents are never parsed, except to merge the replies of branches)
+
+A reply is laid out like a request, so the reply of one executor is the next one's request. The caller's parameters
+reach every executor unchanged, save what Jina's rules address to one executor alone; what executors return as
+dictionaries is gathered under `parameters["__results__"]`. The first reply that carries an error is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
+
+from google.protobuf.struct_pb2 import Struct
+
+from flowdex.errors import ExecutorError, InvalidInput, Overloaded, TooLarge
+from flowdex.proto import flowdex_pb2 as pb
+from flowdex.wire import ERROR, RESULTS_KEY, documents_of, read_request
+from flowdex_orchestrator.gateway.frame import Frame, split
+from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
+from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
+from flowdex_orchestrator.gateway.settings import GatewaySettings
+from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
+
+__all__ = ["Reply", "Router"]
+
+logger = logging.getLogger(__name__)
+
+_RESULTS_MARK = RESULTS_KEY.encode()
+_CACHED_PLANS = 1024
+
+
+class Reply(NamedTuple):
+    """What comes out: a serialised reply, and whether it carries an error in its header."""
+
+    data: bytes
+    is_error: bool
+
+
+class _Message(NamedTuple):
+    """A request or reply on its way.
+
+    Attributes:
+        frame: Its fields.
+        data: The serialised whole, None where it has to be joined first.
+        is_error: Whether its header carries an error.
+    """
+
+    frame: Frame
+    data: bytes | None
+    is_error: bool = False
+
+
+class _Call(NamedTuple):
+    """One call that was made: to whom, when (nanoseconds since 1970), its status, the results among its parameters."""
+
+    executor: str
+    start: int
+    end: int
+    status: pb.StatusProto
+    results: bytes
+
+
+class _Failed(Exception):
+    """Ends the branches of a request at once: one of them was answered with an error."""
+
+    def __init__(self, reply: _Message) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+@dataclass
+class _Request:
+    """What the steps of one request share."""
+
+    parameters: bytes  # serialised, as the caller sent them
+    specific: Struct | None  # parsed, when some of them are addressed to one executor
+    deadline: float | None
+    metadata: Metadata
+    idempotent: bool
+    calls: list[_Call] = field(default_factory=list)
+
+
+class Router:
+    """Takes requests through the flow.
+
+    Args:
+        topology: The flow's graph.
+        pools: The replicas of each executor.
+        settings: The gateway's limits.
+    """
+
+    def __init__(self, topology: Topology, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
+        self.in_flight = 0
+        self._topology = topology
+        self._pools = pools
+        self._settings = settings
+        self._plans: dict[tuple[str, str], Plan] = {}
+        self._floating: set[asyncio.Task[_Message]] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether one more request would be refused."""
+        return self.in_flight >= self._settings.max_in_flight
+
+    def forget_plans(self) -> None:
+        """Make plans anew: an executor's endpoints may have changed."""
+        self._plans.clear()
+
+    def endpoints(self) -> dict[str, list[str]]:
+        """All endpoints known so far, each with the executors that serve it."""
+        return self._topology.endpoints({name: pool.endpoints or () for name, pool in self._pools.items()})
+
+    async def handle(self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()) -> Reply:
+        """Answer one request.
+
+        Args:
+            data: A serialised `DataRequestProto`.
+            deadline: In `time.monotonic()` seconds; None for no limit but the executors' own.
+            metadata: Passed on to every executor.
+
+        Returns:
+            The reply, whose routes are the gateway's first, then one for each executor called.
+
+        Raises:
+            FlowdexError: The gateway's own verdict: `TooLarge`, `Overloaded`, `NotFound`, `Unavailable`, ...
+        """
+        started = time.time_ns()
+        self._admit(len(data))
+        self.in_flight += 1
+        try:
+            frame = split(data)
+            head = frame.head()
+            endpoint = head.header.exec_endpoint
+            plan = await self._plan(endpoint, head.header.target_executor, deadline)
+            specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
+            idempotent = endpoint in self._settings.idempotent_endpoints
+            request = _Request(frame.parameters, specific, deadline, metadata, idempotent)
+            run = self._run_chain if plan.chain is not None else self._run_graph
+            answer = await run(plan, _Message(frame, data), request)
+            return Reply(self._finish(started, request, answer.frame), answer.is_error)
+        finally:
+            self.in_flight -= 1
+
+    async def handle_stream(
+        self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()
+    ) -> AsyncIterator[bytes]:
+        """Answer one `SingleDocumentRequestProto` with the stream of replies of the first executor that serves it.
+
+        Raises:
+            FlowdexError: As `handle`.
+        """
+        self._admit(len(data))
+        self.in_flight += 1
+        try:
+            header = split(data).head().header
+            plan = await self._plan(header.exec_endpoint, header.target_executor, deadline)
+            pool = self._pools[plan.steps[0].executor]
+            async for reply in pool.stream(data, deadline=deadline, metadata=metadata):
+                yield reply
+        finally:
+            self.in_flight -= 1
+
+    # ---- before ----
+
+    def _admit(self, size: int) -> None:
+        settings = self._settings
+        if size > settings.max_message_bytes:
+            raise TooLarge(
+                f"the request has {size} bytes, more than the {settings.max_message_bytes} allowed "
+                "(gateway.uses_with.max_message_bytes); send fewer documents in one request"
+            )
+        if self.in_flight >= settings.max_in_flight:
+            raise Overloaded(
+                f"{self.in_flight} requests are in flight, the most this gateway takes "
+                "(gateway.uses_with.max_in_flight); try again shortly",
+                retry_after=1.0,
+            )
+
+    async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
+        plan = self._plans.get((endpoint, target))
+        if plan is None:
+            for pool in self._pools.values():
+                if pool.endpoints is None:  # never seen yet: whether it takes part is not known
+                    await pool.wait_ready(deadline)
+            plan = self._topology.plan(
+                endpoint, {name: pool.endpoints or () for name, pool in self._pools.items()}, target
+            )
+            if len(self._plans) >= _CACHED_PLANS:  # callers can name as many endpoints as they like
+                self._plans.clear()
+            self._plans[endpoint, target] = plan
+        return plan
+
+    # ---- on the way ----
+
+    async def _run_chain(self, plan: Plan, message: _Message, request: _Request) -> _Message:
+        for step in plan.steps:
+            message = await self._call(step.executor, message, request)
+            if message.is_error:
+                break
+        return message
+
+    async def _run_graph(self, plan: Plan, message: _Message, request: _Request) -> _Message:
+        tasks: list[asyncio.Task[_Message]] = []
+
+        async def run(step: Step) -> _Message:
+            inputs = [await asyncio.shield(tasks[source]) for source in step.sources]
+            reply = await self._call(step.executor, await _merge(inputs) if inputs else message, request)
+            if reply.is_error:
+                raise _Failed(reply)
+            return reply
+
+        for step in plan.steps:
+            task = asyncio.create_task(run(step))
+            tasks.append(task)
+            if not step.awaited:
+                self._floating.add(task)
+                task.add_done_callback(self._floated)
+        awaited = [task for task, step in zip(tasks, plan.steps, strict=True) if step.awaited]
+        try:
+            await asyncio.gather(*awaited)
+        except _Failed as failed:
+            return failed.reply
+        finally:
+            for task in awaited:
+                task.cancel()
+        return await _merge([tasks[output].result() for output in plan.outputs])
+
+    async def _call(self, executor: str, message: _Message, request: _Request) -> _Message:
+        """Call one executor with the request, or with the reply of the one before it."""
+        frame, data, _ = message
+        parameters = request.parameters
+        if request.specific is not None:
+            own = pb.DataRequestProtoWoData(parameters=specific_to(executor, request.specific))
+            parameters = own.SerializeToString()
+        if data is None or frame.parameters != parameters:
+            data = frame._replace(parameters=parameters).join()
+        start = time.time_ns()
+        reply = await self._pools[executor].call(
+            data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
+        )
+        end = time.time_ns()
+        try:
+            frame = split(reply)
+            status = frame.header_only().header.status
+        except InvalidInput:
+            raise ExecutorError(
+                f"executor {executor!r} did not answer with a DataRequestProto", executor=executor
+            ) from None
+        results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
+        request.calls.append(_Call(executor, start, end, status, results))
+        return _Message(frame, reply, status.code == ERROR)
+
+    def _floated(self, task: asyncio.Task[_Message]) -> None:
+        self._floating.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("a floating executor failed: %s", error)
+
+    # ---- after ----
+
+    @staticmethod
+    def _finish(started: int, request: _Request, answer: Frame) -> bytes:
+        """Put the answer together: its header and documents, the caller's parameters, all results, the routes."""
+        tail = pb.DataRequestProtoWoData()
+        _add_route(tail, GATEWAY, started, time.time_ns())
+        for call in sorted(request.calls, key=attrgetter("start")) if len(request.calls) > 1 else request.calls:
+            route = _add_route(tail, call.executor, call.start, call.end)
+            if call.status.code == ERROR:
+                route.status.CopyFrom(call.status)
+            if call.results:
+                results = pb.DataRequestProtoWoData.FromString(call.results).parameters.fields[RESULTS_KEY]
+                tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.struct_value.fields)
+        return answer._replace(parameters=request.parameters).join(tail.SerializeToString())
+
+
+def _add_route(message: pb.DataRequestProtoWoData, executor: str, start: int, end: int) -> pb.RouteProto:
+    route = message.routes.add()
+    route.executor = executor
+    route.start_time.seconds, route.start_time.nanos = divmod(start, 1_000_000_000)
+    route.end_time.seconds, route.end_time.nanos = divmod(end, 1_000_000_000)
+    return route
+
+
+async def _merge(replies: list[_Message]) -> _Message:
+    """One message with the documents of all: off the event loop, as every document is read and written."""
+    return replies[0] if len(replies) == 1 else await asyncio.to_thread(_merge_documents, replies)
+
+
+def _merge_documents(replies: list[_Message]) -> _Message:
+    from flowdex.merge import merge_documents
+
+    batches = [documents_of(read_request(bytes(reply.frame.data))) for reply in replies]
+    merged = pb.DataRequestProto()
+    merged.data.docs.docs.extend(merge_documents(batches))
+    return _Message(replies[0].frame._replace(data=merged.SerializeToString()), None)

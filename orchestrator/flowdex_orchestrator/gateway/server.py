@@ -1,0 +1,166 @@
+"""The gateway as a whole: replicas, router and both servers on one event loop, from start to drain.
+
+async with Gateway(targets, settings) as gateway:
+    await gateway.serve(host, grpc_port=51000, http_port=8080)    # answers from here on
+    await gateway.wait_ready()                                    # every executor has a ready replica
+# leaving: refuse new requests, finish those in flight, close all connections
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.gateway.grpc_server import GrpcServer
+from flowdex_orchestrator.gateway.replicas import ReplicaPool
+from flowdex_orchestrator.gateway.router import Router
+from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
+from flowdex_orchestrator.gateway.topology import Topology
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.flow import Flow
+    from flowdex_orchestrator.gateway.http.server import HttpServer
+
+__all__ = ["Gateway", "targets_from_flow"]
+
+
+class Gateway:
+    """A gateway in this event loop.
+
+    Args:
+        targets: The executors, in the order of the flow file.
+        settings: Limits and habits.
+        name: The flow's name, for people to read.
+
+    Attributes:
+        router: Answers requests.
+        pools: The replicas of each executor; `pools[name].add(address)` and `.remove(address)` work at any time.
+        targets: As given.
+    """
+
+    def __init__(
+        self, targets: Sequence[ExecutorTarget], settings: GatewaySettings | None = None, *, name: str = "flowdex"
+    ) -> None:
+        self.name = name
+        self.targets = tuple(targets)
+        self.settings = settings or GatewaySettings()
+        self.started = time.monotonic()
+        self._ready = asyncio.Event()
+        self._stopping = False
+        topology = Topology(
+            {target.name: target.needs for target in targets}, [target.name for target in targets if target.floating]
+        )
+        self.pools: dict[str, ReplicaPool] = {}
+        self.router = Router(topology, self.pools, self.settings)
+        self._grpc = GrpcServer(self.router, self.pools, self.settings)
+        self._http: HttpServer | None = None
+        for target in targets:
+            self.pools[target.name] = ReplicaPool(
+                target.name,
+                target.addresses,
+                timeout=target.timeout,
+                retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
+                wait=self.settings.replica_wait,
+                on_change=self._changed,
+            )
+
+    async def __aenter__(self) -> Gateway:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether every executor has a replica that takes calls, and the gateway is not stopping."""
+        return self._ready.is_set() and not self._stopping
+
+    def missing(self) -> list[str]:
+        """The executors without a ready replica."""
+        return [name for name, pool in self.pools.items() if not pool.ready]
+
+    async def serve(self, host: str, *, grpc_port: int | None = None, http_port: int | None = None) -> dict[str, int]:
+        """Open the ports (0 for any free one, None for not at all) and answer from now on.
+
+        Returns:
+            The ports, by protocol.
+
+        Raises:
+            ConfigurationError: A port cannot be had, or what HTTP needs is not installed.
+        """
+        ports: dict[str, int] = {}
+        if grpc_port is not None:
+            ports["grpc"] = await self._grpc.start(host, grpc_port)
+        if http_port is not None:
+            try:
+                from flowdex_orchestrator.gateway.http.server import HttpServer
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"HTTP needs {error.name!r}, which is not installed: pip install 'flowdex[gateway]'"
+                ) from None
+            self._http = HttpServer(self)
+            ports["http"] = await self._http.start(host, http_port)
+        return ports
+
+    async def wait_ready(self) -> None:
+        """Return once every executor has a ready replica."""
+        await self._ready.wait()
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish those in flight (up to `settings.drain` seconds), close all connections."""
+        self._stopping = True
+        servers = [self._grpc.stop(self.settings.drain)]
+        if self._http is not None:
+            servers.append(self._http.stop())
+        await asyncio.gather(*servers)
+        await asyncio.gather(*(pool.close() for pool in self.pools.values()))
+
+    def _changed(self) -> None:
+        self.router.forget_plans()
+        if self.missing():
+            self._ready.clear()
+        else:
+            self._ready.set()
+        self._grpc.health.set(self.ready)
+
+
+def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None = None) -> list[ExecutorTarget]:
+    """The executors of a flow file.
+
+    Args:
+        flow: The flow.
+        addresses: `host:port` of the replicas, by executor; those it does not name are at the file's host and port.
+
+    Raises:
+        ConfigurationError: An address belongs to no executor, or an executor has none.
+    """
+    addresses = addresses or {}
+    for name in addresses:
+        flow.executor(name)
+    needs = flow.predecessors()
+    targets = []
+    for executor in flow.executors:
+        found = tuple(addresses.get(executor.name, ())) or tuple(executor.addresses())
+        if not found:
+            raise ConfigurationError(
+                f"where executor {executor.name!r} runs is not known: give --address {executor.name}=HOST:PORT, "
+                "or its `port:` in the flow file"
+            )
+        targets.append(
+            ExecutorTarget(
+                name=executor.name,
+                needs=tuple(needs[executor.name]),
+                addresses=found,
+                timeout=executor.send_timeout or flow.gateway.send_timeout,
+                retries=executor.retries if executor.retries >= 0 else flow.gateway.retries,
+                floating=executor.floating,
+                uses=executor.uses if isinstance(executor.uses, str) else "",
+            )
+        )
+    return targets

@@ -1,0 +1,100 @@
+"""What a gateway is told before it starts: its executors and its limits.
+
+Flow (YAML) + command line --targets_from_flow--> [ExecutorTarget, ...] + GatewaySettings --> server.Gateway
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from typing import Any
+
+from flowdex.errors import ConfigurationError
+
+__all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
+
+# A call to one of these may run twice without harm: they only read, or write by document id.
+IDEMPOTENT_ENDPOINTS = frozenset({"/encode", "/index", "/search", "/delete", "/status"})
+
+
+@dataclass(frozen=True)
+class ExecutorTarget:
+    """One executor as the gateway sees it.
+
+    Attributes:
+        name: Its name in the flow.
+        needs: Names of the executors whose output it takes; `gateway` (or nothing) means the request itself.
+        addresses: `host:port` of each replica.
+        timeout: Seconds after which one call to it fails, None for no limit but the request's deadline.
+        retries: How often a call that may have run is tried again on another replica; negative for the default.
+        floating: Whether it only listens: it is called, its reply is not waited for and not part of the answer.
+        uses: The class it runs, for people to read.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    timeout: float | None = None
+    retries: int = -1
+    floating: bool = False
+    uses: str = ""
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Limits and habits of a gateway; each can be set in the flow file, under `gateway: uses_with:`.
+
+    Attributes:
+        max_in_flight: Requests worked on at the same time; one more is answered `Overloaded` at once.
+        max_message_bytes: Largest request accepted, over gRPC or HTTP.
+        max_texts: Most texts or documents in one HTTP request.
+        stream_window: Requests of one gRPC stream worked on at the same time.
+        replica_wait: Seconds a request waits for a replica to come (back) when none is ready.
+        replica_retries: How often a call that may have run is tried again on another replica.
+        drain: Seconds given to requests in flight when the gateway stops.
+        idempotent_endpoints: Endpoints whose calls may run twice without harm.
+    """
+
+    max_in_flight: int = 1024
+    max_message_bytes: int = 64 * 1024 * 1024
+    max_texts: int = 65_536
+    stream_window: int = 64
+    replica_wait: float = 10.0
+    replica_retries: int = 2
+    drain: float = 30.0
+    idempotent_endpoints: frozenset[str] = field(default=IDEMPOTENT_ENDPOINTS)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> GatewaySettings:
+        """Settings from the flow file's `gateway: uses_with:`.
+
+        Raises:
+            ConfigurationError: An option is unknown or has a value of the wrong type or range.
+        """
+        known = {each.name: each for each in fields(cls)}
+        values: dict[str, Any] = {}
+        default = cls()
+        for name, value in options.items():
+            if name not in known:
+                near = get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+                raise ConfigurationError(f"gateway.uses_with has no setting {name!r}; {hint}")
+            kind = type(getattr(default, name))
+            values[name] = frozenset(_strings(name, value)) if kind is frozenset else _number(name, value, kind)
+        return replace(default, **values)
+
+
+def _number(name: str, value: Any, kind: type) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value != int(value)):
+        raise ConfigurationError(f"gateway.uses_with.{name} must be a number, got {value!r}")
+    if value < 0 or (value == 0 and name.startswith("max_")):
+        raise ConfigurationError(f"gateway.uses_with.{name} must not be {value!r}")
+    number: int | float = kind(value)
+    return number
+
+
+def _strings(name: str, value: Any) -> list[str]:
+    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in value):
+        raise ConfigurationError(f"gateway.uses_with.{name} must be a list of endpoints, got {value!r}")
+    return list(value)
