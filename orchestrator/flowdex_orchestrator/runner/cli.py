@@ -92,7 +92,7 @@ def up(
                         state,
                         folder,
                         display,
-                        on_ready=lambda state: _show_ready(state, "Ctrl-C stops it."),
+                        on_ready=lambda state: _show_ready(state, background=background),
                         on_stop=lambda: click.echo("Stopping the flow ...", err=True),
                         timeout=timeout or math.inf,
                     )
@@ -292,12 +292,13 @@ def _detach(flow_file: Path, cwd: Path, folder: RunFolder, replicas: Mapping[str
     if timeout is not None:
         command += ["--timeout", str(timeout)]
     state = start_in_background(command, folder, display_for(Console(stderr=True)))
-    _show_ready(state, "`flowdex down` stops it.")
+    _show_ready(state, background=True)
     return 0
 
 
-def _show_ready(state: FlowState, how_to_stop: str) -> None:
+def _show_ready(state: FlowState, *, background: bool) -> None:
     """Print where the flow is reached."""
+    how_to_stop = "`flowdex down` stops it." if background else "Ctrl-C stops it."
     if state.ready_at is not None:
         click.echo(f"{state.name} is ready after {state.ready_at - state.started_at:.1f} s. {how_to_stop}")
     for name, url in state.endpoints.items():

@@ -66,14 +66,13 @@ def diagnose(code: int | None, output: str) -> Diagnosis:
         code: Its exit code; negative is the signal that ended it, None if it did not end by itself.
         output: What it printed, or the end of it.
     """
-    said = last_words(output)
     if code is not None and code < 0:
         return Diagnosis(f"killed by {_signal_name(-code)}", _SIGNAL_REMEDIES.get(-code, ""))
-    if said:
+    if said := _exception(_last_lines(output)):
         return Diagnosis(said, remedy_for(said))
-    if code == 0:
-        return Diagnosis("it ended by itself with exit code 0", "an executor must not call sys.exit()")
-    return Diagnosis(f"it ended with exit code {code} and printed nothing")
+    said = last_words(output)
+    cause = f"it ended with exit code {code}" + (f"; the last it said: {said}" if said else " and printed nothing")
+    return Diagnosis(cause, remedy_for(said) or ("an executor must not end by itself" if code == 0 else ""))
 
 
 def remedy_for(cause: str) -> str:
@@ -91,14 +90,23 @@ def remedy_for(cause: str) -> str:
 
 def last_words(output: str) -> str:
     """The line that names the exception, else the last line that is not blank."""
-    lines = [line.rstrip() for line in output.splitlines() if line.strip()][-_LOOK_BACK:]
+    lines = _last_lines(output)
+    return _exception(lines) or (_cut(lines[-1].strip()) if lines else "")
+
+
+def _last_lines(output: str) -> list[str]:
+    return [line.rstrip() for line in output.splitlines() if line.strip()][-_LOOK_BACK:]
+
+
+def _exception(lines: list[str]) -> str:
+    """The last line that reads `<ExceptionClass>: <message>`; empty if there is none."""
     for line in reversed(lines):
         found = _EXCEPTION.match(line)
         if found and (_LIKELY_NAME.search(found["name"]) or found["name"] in _OF_FLOWDEX):
             return _cut(line)
         if _BARE_EXCEPTION.match(line):
             return _cut(line)
-    return _cut(lines[-1].strip()) if lines else ""
+    return ""
 
 
 def _cut(line: str) -> str:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flowdex_orchestrator.runner.state import FlowState, ProcessState, State
+from flowdex_orchestrator.runner.state import FlowState, ProcessId, ProcessState, State
 
 __all__ = ["Display", "LiveTable", "PlainLines", "display_for", "process_rows", "process_table"]
 
@@ -51,16 +51,20 @@ class PlainLines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown: dict[str, tuple[State, int]] = {}
+        self._shown: dict[str, tuple[State, ProcessId | None]] = {}
 
     def update(self, state: FlowState) -> None:
         """Print a line for each process whose state has changed."""
         for process in state.processes:
-            now = (process.state, process.restarts)
+            now = (process.state, process.process)
             if self._shown.get(process.label) != now:
                 self._shown[process.label] = now
-                if process.process is not None or process.state is not State.LOADING:
+                if process.process is not None or process.state is not State.LOADING or not process.log:
                     self._console.print(_line(process), markup=False, highlight=False, soft_wrap=True)
+
+    def skip(self, state: FlowState) -> None:
+        """Take note of a state that is shown already."""
+        self._shown = {process.label: (process.state, process.process) for process in state.processes}
 
     def close(self) -> None:
         """Nothing is open."""
@@ -91,7 +95,7 @@ class LiveTable:
         if self._after is None:
             self._after = PlainLines(self._console)
             if self._state is not None:
-                self._after._shown = {p.label: (p.state, p.restarts) for p in self._state.processes}
+                self._after.skip(self._state)
 
     def _render(self) -> Table:
         table = Table(box=None, pad_edge=False)

@@ -100,9 +100,9 @@ ValueError: no such model
         (1, "NotFound: no executor 'x'\n", "NotFound: no executor 'x'"),
         (1, "KeyError: 'a'\nStopIteration\n", "KeyError: 'a'"),
         (1, "Traceback ...\nKeyboardInterrupt\n", "KeyboardInterrupt"),
-        (3, "only words\n\n", "only words"),
+        (3, "only words\n\n", "it ended with exit code 3; the last it said: only words"),
         (3, "", "it ended with exit code 3 and printed nothing"),
-        (0, "", "it ended by itself with exit code 0"),
+        (0, "", "it ended with exit code 0 and printed nothing"),
         (-signal.SIGKILL, TRACEBACK, "killed by SIGKILL"),
         (-signal.SIGSEGV, "", "killed by SIGSEGV"),
         (-250, "", "killed by signal 250"),
@@ -121,7 +121,7 @@ def test_the_cause_is_one_line(code: int, output: str, cause: str) -> None:
         (1, "torch.OutOfMemoryError: CUDA out of memory", "not enough memory"),
         (1, "TypeError: Encoder.__init__() got an unexpected keyword argument 'modle'", "uses_with"),
         (-signal.SIGKILL, "", "memory"),
-        (0, "", "sys.exit"),
+        (0, "", "must not end by itself"),
     ],
 )
 def test_known_causes_have_a_remedy(code: int, output: str, remedy: str) -> None:
