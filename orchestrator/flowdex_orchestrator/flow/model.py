@@ -360,6 +360,8 @@ class Flow(Section):
     def _consistent(self) -> Flow:
         found = [(("executors", *path), message) for path, message in topology.problems(self._links())]
         found += gateway_problems(self.gateway)
+        for index, executor in enumerate(self.executors):
+            found += [(("executors", index, *path), message) for path, message in address_problems(executor)]
         if found:
             raise InconsistentFlow(found)
         return self
@@ -419,6 +421,10 @@ class Flow(Section):
         )
         return self.model_copy(update={"executors": executors})
 
+    def has(self, path: KeyPath) -> bool:
+        """Whether the file has the key at `path`."""
+        return self._document is not None and path in self._document.positions
+
     def finding(self, path: KeyPath, message: str, severity: Literal["error", "warning"] = "error") -> Finding:
         """A finding about the key at `path`, with its place in the file where there is one."""
         if self._document is None:
@@ -443,4 +449,23 @@ def gateway_problems(gateway: Gateway) -> list[tuple[KeyPath, str]]:
         return [(key, f"expected one port for each of {', '.join(protocols)}, got {len(ports)}")]
     if len({port for port in ports if port}) < len([port for port in ports if port]):
         return [(key, "expected different ports for the protocols")]
+    return []
+
+
+def address_problems(executor: Executor) -> list[tuple[KeyPath, str]]:
+    """What is wrong with an executor's hosts, ports and replicas taken together."""
+    hosts, ports, replicas = len(executor.hosts), len(executor.ports), executor.replicas
+    if min(hosts, ports) > 1 and hosts != ports:
+        return [(("port",), f"expected one port for each of the {hosts} hosts, or one for all, got {ports}")]
+    if not executor.external:
+        if hosts > 1:
+            return [(("host",), "expected one host: only an `external: true` executor has several")]
+        if ports > 1 and ports != replicas:
+            return [(("port",), f"expected one port for each of the {replicas} replicas, got {ports}")]
+        return []
+    addresses = executor.addresses()
+    if not addresses:
+        return [(("external",), "an external executor needs the `port` (and `host`) where it listens")]
+    if replicas not in (1, len(addresses)):
+        return [(("replicas",), f"expected {len(addresses)}, one for each address, or no `replicas`, got {replicas}")]
     return []

@@ -1,0 +1,225 @@
+"""Everything about a flow that can be known to fail before it starts.
+
+    Flow --+-- keys and settings          (here)
+           +-- ports                      (here: bind and let go)
+           +-- classes, arguments, hooks  (probe.py, one process for all executors: it imports Jina and their code)
+           +-- facts of the hooks         (here: dimensions along the graph, replicas of an embedded index)
+           +--> list[Finding], in the order of the file
+
+Mistakes of the file itself (types, names, cycles) are found earlier, by `load_flow`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.flow.classes import inspect_classes
+from flowdex_orchestrator.flow.findings import Finding, KeyPath
+from flowdex_orchestrator.flow.model import Executor, Flow
+from flowdex_orchestrator.flow.topology import GATEWAY
+
+__all__ = ["check_flow"]
+
+_SERVED = ("grpc", "http")
+
+
+def check_flow(
+    flow: Flow,
+    *,
+    ports: bool = True,
+    classes: bool = True,
+    folder: Path | None = None,
+    timeout: float = 60.0,
+) -> list[Finding]:
+    """Find what would keep a flow from starting, or from doing what its file says.
+
+    Args:
+        flow: The flow.
+        ports: Whether to try the ports that it names.
+        classes: Whether to import the executors' classes (some seconds) and ask what they know.
+        folder: The folder the processes will run in; the flow file's by default.
+        timeout: Seconds for the imports of all executors together.
+
+    Returns:
+        Errors and warnings, in the order of the file.
+    """
+    findings = [*_keys(flow), *_gateway(flow), *_gpus(flow), *_same_ports(flow)]
+    if ports:
+        findings += _taken_ports(flow)
+    if classes:
+        found, facts = inspect_classes(flow, folder or flow.folder, timeout)
+        findings += [*found, *_dimensions(flow, facts), *_embedded(flow, facts)]
+    return sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0))
+
+
+def _keys(flow: Flow) -> Iterator[Finding]:
+    """Keys of Jina that flowdex accepts and does not act on."""
+    sections: list[tuple[KeyPath, list[str]]] = [(("with",), flow.settings.unused), (("gateway",), flow.gateway.unused)]
+    sections += [(("executors", index), executor.unused) for index, executor in enumerate(flow.executors)]
+    for path, keys in sections:
+        for key in keys:
+            yield flow.finding((*path, key), "flowdex accepts this key of Jina but does not act on it", "warning")
+    for index, executor in enumerate(flow.executors):
+        if executor.shards > 1 and not executor.external:
+            yield flow.finding(
+                ("executors", index, "shards"),
+                "flowdex runs one shard of an executor; a remote Qdrant shards by itself, `replicas` share the load",
+                "warning",
+            )
+
+
+def _gateway(flow: Flow) -> Iterator[Finding]:
+    for protocol in flow.gateway.protocols:
+        if protocol not in _SERVED:
+            yield flow.finding(
+                _gateway_key(flow, "protocol"), f"the gateway serves {' and '.join(_SERVED)}, not {protocol}"
+            )
+    if flow.gateway.uses_with:
+        from flowdex_orchestrator.gateway.settings import GatewaySettings
+
+        try:
+            GatewaySettings.from_options(flow.gateway.uses_with)
+        except ConfigurationError as error:
+            named = re.match(r"gateway\.uses_with\.(\w+) ", error.message)
+            yield flow.finding(
+                ("gateway", "uses_with", *named.groups()) if named else ("gateway", "uses_with"), error.message
+            )
+
+
+def _gateway_key(flow: Flow, key: str) -> KeyPath:
+    """Where the file says it: in `gateway`, or in `with`."""
+    return ("gateway" if flow.has(("gateway", key)) else "with", key)
+
+
+# ---- machine ----
+
+
+def _named_ports(flow: Flow) -> Iterator[tuple[KeyPath, str, int]]:
+    """(key, host, port) of every port that the flow will listen on and the file names."""
+    for _, port in flow.gateway.listeners():
+        if port:
+            yield _gateway_key(flow, "port"), flow.gateway.host, port
+    for index, executor in enumerate(flow.executors):
+        if not executor.external:
+            for port in executor.ports:
+                if port:
+                    yield ("executors", index, "port"), executor.hosts[0], port
+
+
+def _same_ports(flow: Flow) -> Iterator[Finding]:
+    owners: dict[int, str] = {}
+    for key, _, port in _named_ports(flow):
+        owner = flow.executors[key[1]].name if isinstance(key[1], int) else "the gateway"
+        if owners.setdefault(port, owner) != owner:
+            yield flow.finding(key, f"port {port} is also that of {owners[port]}")
+
+
+def _taken_ports(flow: Flow) -> Iterator[Finding]:
+    for key, host, port in _named_ports(flow):
+        if reason := _bind_error(host, port):
+            yield flow.finding(key, reason)
+
+
+def _bind_error(host: str, port: int) -> str:
+    """Why no server can listen there now; empty where one can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} is taken: stop what listens there, or choose another"
+            if error.errno == errno.EACCES:
+                return f"port {port} is reserved to the system's administrator: choose one above 1023"
+            if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                return f"{host} is no address of this machine"
+            return f"cannot listen on {host}:{port}: {error.strerror}"
+    return ""
+
+
+def _gpus(flow: Flow) -> Iterator[Finding]:
+    wanted = [(index, executor) for index, executor in enumerate(flow.executors) if _gpu_count(executor)]
+    if not wanted:
+        return
+    visible = _visible_gpus()
+    for index, executor in wanted:
+        if _gpu_count(executor) > visible:
+            yield flow.finding(
+                ("executors", index, "gpus"),
+                f"it asks for {_gpu_count(executor)} GPU{'s' if _gpu_count(executor) > 1 else ''}, "
+                f"{visible or 'none'} {'are' if visible > 1 else 'is'} visible here",
+                "warning",
+            )
+
+
+def _gpu_count(executor: Executor) -> int:
+    """The least number of GPUs that satisfies `gpus`."""
+    if executor.gpus is None or executor.external:
+        return 0
+    if executor.gpus.isdigit():
+        return int(executor.gpus)
+    return max(1, executor.gpus.count("device="))
+
+
+def _visible_gpus() -> int:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return 0
+    try:
+        listed = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return listed.stdout.count("\nGPU ") + listed.stdout.startswith("GPU ")
+
+
+# ---- facts ----
+
+
+def _dimensions(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
+    """An index must store vectors of the length that the encoders in front of it make."""
+    places = {executor.name: index for index, executor in enumerate(flow.executors)}
+    before = flow.predecessors()
+    for index, executor in enumerate(flow.executors):
+        stored = facts.get(index, {}).get("dimensions")
+        if stored is None or "model" in facts[index]:
+            continue
+        waiting, seen = list(before[executor.name]), set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name == GATEWAY or name in seen:
+                continue
+            seen.add(name)
+            made = facts.get(places[name], {})
+            if "model" not in made or made.get("dimensions") is None:
+                waiting += before[name]
+            elif made["dimensions"] != stored:
+                key: KeyPath = ("executors", index, "uses_with", "dimensions")
+                yield flow.finding(
+                    key if flow.has(key) else key[:2],
+                    f"it stores vectors of {stored} dimensions, but {name} ({made['model']}) makes vectors of "
+                    f"{made['dimensions']}; use an encoder of the same size, or another index",
+                )
+
+
+def _embedded(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
+    for index, executor in enumerate(flow.executors):
+        if executor.replicas > 1 and facts.get(index, {}).get("embedded"):
+            key: KeyPath = ("executors", index, "replicas")
+            yield flow.finding(
+                key if flow.has(key) else ("with", "replicas") if flow.has(("with", "replicas")) else key[:2],
+                f"an embedded index lives in one process, so it cannot have {executor.replicas} replicas; "
+                "use a Qdrant server (uri: http://...) to have more",
+            )

@@ -1,0 +1,78 @@
+"""The JSON Schema (draft 2020-12) of flow files, made from the models: what editors complete and underline.
+
+model.py (types, descriptions) + jina_keys.py --flow_schema()--> schema.json, kept in the package and checked for drift
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowdex_orchestrator.flow.model import EXTENSION, Executor, Flow, FlowSettings, Gateway, Section
+
+__all__ = ["flow_schema"]
+
+_SUBSTITUTION = {"$ref": "#/$defs/substitution"}
+_SECTIONS: tuple[type[Section], ...] = (FlowSettings, Gateway, Executor)
+
+
+def flow_schema() -> dict[str, Any]:
+    """The schema as a JSON object."""
+    definitions = {section.__name__: _section_schema(section) for section in _SECTIONS}
+    definitions["substitution"] = {
+        "type": "string",
+        "pattern": r"\$",
+        "description": "A variable: ${{ ENV.NAME }}, ${{ CONTEXT.name }}, $NAME or ${NAME}.",
+    }
+    flow = _section_schema(Flow)
+    properties = flow["properties"]
+    properties["jtype"] = {"const": "Flow", "description": properties["jtype"]["description"]}
+    properties["version"] = {"enum": ["1", "1.0", 1], "description": properties["version"]["description"]}
+    properties["with"] = _reference(FlowSettings, properties["with"])
+    properties["gateway"] = _reference(Gateway, properties["gateway"])
+    for key in ("executors", "deployments"):
+        properties[key] = {
+            "type": "array",
+            "items": {"$ref": f"#/$defs/{Executor.__name__}"},
+            "description": properties[key]["description"],
+        }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "flowdex flow",
+        **flow,
+        "required": ["jtype"],
+        "patternProperties": {f"^{EXTENSION}": {"description": "Your own, for example a place for YAML anchors."}},
+        "$defs": definitions,
+    }
+
+
+def _reference(section: type[Section], prop: dict[str, Any]) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{section.__name__}", "description": prop["description"]}
+
+
+def _section_schema(section: type[Section]) -> dict[str, Any]:
+    """One mapping of the file: its typed keys, other spellings of them, and the keys of Jina that are only accepted."""
+    made = section.model_json_schema(by_alias=True)["properties"]
+    properties = {key: _property(made[key]) for key in section.typed_keys()}
+    for alias, key in section.aliases.items():
+        if key in properties:
+            properties[alias] = {**properties[key], "description": f"Other spelling of {key}.", "deprecated": True}
+    for key, description in sorted(section.accepted.items()):
+        properties.setdefault(key, {"description": f"{description} Accepted for Jina; flowdex does not act on it."})
+    return {
+        "type": "object",
+        "description": " ".join((section.__doc__ or "").partition("\n\n")[0].split()),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _property(made: dict[str, Any]) -> dict[str, Any]:
+    """Pydantic's schema of a key, with a variable in place of the value allowed."""
+    kinds = made.get("anyOf") or [{key: made[key] for key in made if key not in ("description", "default", "title")}]
+    kinds = [kind for kind in kinds if kind != {"type": "null"}]
+    values: dict[str, Any] = {
+        key: made[key] for key in ("description", "default") if key in made and made[key] not in (None, [], ())
+    }
+    if any(kind.get("type") == "string" and "enum" not in kind for kind in kinds):
+        return {**values, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})}
+    return {**values, "anyOf": [*kinds, _SUBSTITUTION]}
