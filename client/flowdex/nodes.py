@@ -2,12 +2,15 @@
 
     Python value  <-->  NodeProto        (docarray's own rules, see docarray/base_doc/mixins/io.py)
 
-Two rules go beyond docarray's: an integer outside of 32 bits, which the wire cannot hold, becomes a float when that
-float is exact and an error otherwise (docarray fails); and a node that holds nothing reads as None.
+Where docarray fails or guesses, the rules here are: an integer outside of 32 bits, which the wire cannot hold, becomes a
+float when that float is exact and an error otherwise; a node that holds nothing reads as None; and an array whose bytes
+do not fill its shape is an error, whatever shape a hostile sender claims. Arrays hold numbers or booleans, nothing else.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,20 +20,70 @@ import numpy.typing as npt
 from flowdex.errors import InvalidInput
 from flowdex.proto import flowdex_pb2 as pb
 
-__all__ = ["EMBEDDING_TYPE", "ID_TYPE", "array_from_node", "node_to_value", "set_array", "set_value"]
+__all__ = [
+    "EMBEDDING_TYPE",
+    "ID_TYPE",
+    "array_from_node",
+    "as_array",
+    "checked_text",
+    "node_to_value",
+    "set_array",
+    "set_value",
+]
 
 ID_TYPE = "id"
 EMBEDDING_TYPE = "ndarray_embedding"
 NDARRAY_TYPE = "ndarray"
-_INT32 = range(-(2**31), 2**31)
+# Values nested deeper than this are refused when written: protobuf refuses to read more than 100 messages inside each
+# other, a dictionary costs three of them, and the request and its documents need some too.
+MAX_DEPTH = 20
+_MIN_INT32, _MAX_INT32 = -(2**31), 2**31 - 1
 _EXACT_FLOAT = 2**53
+# numpy's dtype strings for booleans, integers, floats and complex numbers. Nothing else reaches `np.dtype`, whose
+# little language (records, sub-arrays, objects) is no thing to offer to strangers.
+_NUMERIC_DTYPE = re.compile(r"[<>=|]?(?:\?|b1|[iu][1248]|f(?:2|4|8|16)|c(?:8|16|32))")
+
+
+def checked_text(value: object, what: str) -> str:
+    """Check that `value` is a string the wire can hold; `what` names it in the error.
+
+    Raises:
+        InvalidInput: It is not a string, or has unpaired surrogates, which UTF-8 cannot encode.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{what} must be a string, got {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{what} has an unpaired surrogate (U+{ord(value[error.start]):04X}) at character {error.start}, which UTF-8 "
+            "cannot encode; decode its source with errors='replace'"
+        ) from None
+    return value
+
+
+def as_array(values: Any, what: str = "an array") -> npt.NDArray[Any]:
+    """Convert anything array-like (nested lists, a CPU tensor) to a C-contiguous array of numbers or booleans.
+
+    Raises:
+        InvalidInput: It is ragged, or holds something else.
+    """
+    try:
+        array = np.asarray(values, order="C")
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: torch's tensors that have no numpy form
+        raise InvalidInput(f"{what} must be rectangular and hold numbers only: {error}") from None
+    if array.dtype.kind not in "biufc":
+        raise InvalidInput(f"{what} must hold numbers, got dtype {array.dtype}")
+    return array
 
 
 def set_array(node: pb.NodeProto, array: npt.NDArray[Any], type_name: str = NDARRAY_TYPE) -> None:
-    """Write an array of any numeric dtype and shape into `node`."""
-    array = np.asarray(array)
-    if array.dtype.hasobject:
-        raise InvalidInput(f"an array of dtype {array.dtype} cannot be sent; use a numeric dtype")
+    """Write an array of any numeric dtype, byte order and shape into `node`.
+
+    Raises:
+        InvalidInput: The array does not hold numbers or booleans.
+    """
+    array = as_array(array)
     node.Clear()
     dense = node.ndarray.dense
     dense.buffer = array.tobytes()
@@ -40,7 +93,10 @@ def set_array(node: pb.NodeProto, array: npt.NDArray[Any], type_name: str = NDAR
 
 
 def array_from_node(node: pb.NodeProto) -> npt.NDArray[Any] | None:
-    """Read an array (of the sender's dtype and shape; a list of numbers counts as one) or None for an empty node.
+    """Read an array, or None from an empty node.
+
+    Returns:
+        A read-only array of the sender's dtype and shape; a list of numbers counts as one (float64).
 
     Raises:
         InvalidInput: The node holds something else, or its bytes do not fit its shape and dtype.
@@ -50,34 +106,46 @@ def array_from_node(node: pb.NodeProto) -> npt.NDArray[Any] | None:
         return None
     if kind in ("list", "tuple"):
         try:
-            array = np.asarray(node_to_value(node), dtype=np.float64)
+            return np.asarray(node_to_value(node), dtype=np.float64)
         except (TypeError, ValueError):
             raise InvalidInput("an array sent as a list must be rectangular and hold numbers only") from None
-        return array
     if kind != "ndarray":
         raise InvalidInput(f"expected an array, got a value of kind {kind!r}")
     dense = node.ndarray.dense
-    shape = tuple(dense.shape)
+    buffer, shape, name = dense.buffer, tuple(dense.shape), dense.dtype
+    if not _NUMERIC_DTYPE.fullmatch(name):
+        raise InvalidInput(f"an array of dtype {name[:20]!r} is not read; send numbers or booleans")
     try:
-        dtype = np.dtype(dense.dtype or "<f4")
-        if dtype.hasobject:
-            raise TypeError
-        if not dense.buffer and 0 not in shape and shape:
-            return np.zeros(shape, dtype)  # docarray omits nothing, but reads an absent buffer as zeros
-        return np.frombuffer(dense.buffer, dtype=dtype).reshape(shape)
+        dtype = np.dtype(name)
+        # The claimed shape is checked against the bytes there are, before anything is allocated for it.
+        if math.prod(shape) * dtype.itemsize != len(buffer):
+            raise ValueError
+        return np.frombuffer(buffer, dtype=dtype).reshape(shape)
     except (TypeError, ValueError):
         raise InvalidInput(
-            f"an array of {len(dense.buffer)} bytes does not fit its shape {list(shape)} and dtype {dense.dtype!r}"
+            f"an array of {len(buffer)} bytes does not fit its shape {list(shape[:8])} and dtype {name!r}"
         ) from None
 
 
-def set_value(node: pb.NodeProto, value: Any) -> None:  # noqa: PLR0912 - one branch a wire type
+def set_value(node: pb.NodeProto, value: Any) -> None:
     """Write any supported Python value into `node`.
 
+    Strings, numbers, booleans, bytes, None, arrays, messages of documents, and lists, tuples, sets and dictionaries
+    (with strings as keys) of these.
+
     Raises:
-        InvalidInput: The value has a type the wire does not know, or is an integer it cannot hold.
+        InvalidInput: The value has a type the wire does not know, is an integer it cannot hold, a string that is not
+            Unicode, or is nested too deeply.
     """
     node.Clear()
+    try:
+        _write(node, value, MAX_DEPTH)
+    except UnicodeEncodeError as error:
+        checked_text(error.object, "a string")
+        raise
+
+
+def _write(node: pb.NodeProto, value: Any, depth: int) -> None:  # noqa: PLR0912 - one branch a wire type
     if value is None:
         return
     if isinstance(value, str):
@@ -86,12 +154,12 @@ def set_value(node: pb.NodeProto, value: Any) -> None:  # noqa: PLR0912 - one br
         node.boolean = bool(value)
     elif isinstance(value, (int, np.integer)):
         number = int(value)
-        if number in _INT32:
+        if _MIN_INT32 <= number <= _MAX_INT32:
             node.integer = number
         elif abs(number) <= _EXACT_FLOAT:
             node.float = float(number)
         else:
-            raise InvalidInput(f"the integer {number} does not fit the wire (53 bits); send it as a string")
+            raise InvalidInput("an integer of more than 53 bits does not fit the wire; send it as a string")
     elif isinstance(value, (float, np.floating)):
         node.float = float(value)
     elif isinstance(value, (bytes, bytearray, memoryview)):
@@ -99,28 +167,41 @@ def set_value(node: pb.NodeProto, value: Any) -> None:  # noqa: PLR0912 - one br
     elif isinstance(value, np.ndarray):
         set_array(node, value)
     elif isinstance(value, Mapping):
-        data = node.dict
-        data.SetInParent()
+        _check_depth(depth)
+        node.dict.SetInParent()
+        data = node.dict.data
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InvalidInput(f"dictionary keys must be strings, got {key!r}")
-            set_value(data.data[key], item)
+            _write(data[key], item, depth - 1)
     elif isinstance(value, (list, tuple, set, frozenset)):
+        _check_depth(depth)
         kind = "list" if isinstance(value, list) else "tuple" if isinstance(value, tuple) else "set"
         items: pb.ListOfAnyProto = getattr(node, kind)
         items.SetInParent()
         for item in value:
-            set_value(items.data.add(), item)
+            _write(items.data.add(), item, depth - 1)
     elif isinstance(value, pb.DocProto):
         node.doc.CopyFrom(value)
     elif isinstance(value, pb.DocListProto):
         node.doc_array.CopyFrom(value)
+    elif hasattr(value, "__array__"):
+        set_array(node, value)
     else:
         raise InvalidInput(f"a value of type {type(value).__name__} cannot be sent")
 
 
+def _check_depth(depth: int) -> None:
+    if depth <= 0:
+        raise InvalidInput(f"lists and dictionaries nested more than {MAX_DEPTH} deep cannot be sent")
+
+
 def node_to_value(node: pb.NodeProto) -> Any:  # noqa: PLR0911 - one return a wire type
-    """Read any node: documents inside stay protobuf messages, everything else becomes plain Python or numpy."""
+    """Read any node: documents inside stay protobuf messages, everything else becomes plain Python or numpy.
+
+    Raises:
+        InvalidInput: It holds an array that does not fit its shape, or a set of what cannot be in a set.
+    """
     kind = node.WhichOneof("content")
     if kind is None:
         return None

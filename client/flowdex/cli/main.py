@@ -14,11 +14,14 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-__all__ = ["Settings", "cli", "main"]
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+__all__ = ["LazyGroup", "Settings", "main"]
 
 
 @dataclass
@@ -91,7 +94,19 @@ class LazyGroup(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in section.items()])
 
-    def main(  # type: ignore[override]  # click's overloads differ in the type of standalone_mode alone
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete verbs from the table (click would import every one of them) and the group's options."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [
+            CompletionItem(name, help=text)
+            for section in COMMANDS.values()
+            for name, (_, text) in section.items()
+            if name.startswith(incomplete)
+        ]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
@@ -103,7 +118,7 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
-            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            code = super().main(args, prog_name or "flowdex", complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
         except click.exceptions.Abort:
             sys.exit(130)
@@ -158,8 +173,8 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("--api-key", envvar="FLOWDEX_API_KEY", metavar="KEY", help="API key, where the gateway asks for one.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
 @click.pass_context
-def cli(ctx: click.Context, url: str | None, api_key: str | None) -> None:
-    """Serve text representations and search over them: one YAML flow of executors behind one gateway.
+def main(ctx: click.Context, url: str | None, api_key: str | None) -> None:
+    r"""Serve text representations and search over them: one YAML flow of executors behind one gateway.
 
     \b
     Example:
@@ -169,9 +184,3 @@ def cli(ctx: click.Context, url: str | None, api_key: str | None) -> None:
       flowdex down
     """
     ctx.obj = Settings(url=url, api_key=api_key)
-
-
-def main() -> NoReturn:
-    """The entry point of the installed `flowdex` command."""
-    cli.main(prog_name="flowdex")
-    raise AssertionError("a standalone click command ends with SystemExit: this is a bug")

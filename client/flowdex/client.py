@@ -1,0 +1,405 @@
+"""The synchronous client: `AsyncClient` on an event loop in a thread of its own.
+
+    caller's thread --coroutine--> loop thread --requests--> flow
+          ^                            |
+          +------ next(iterable) ------+      the caller's iterables run in the caller's thread
+
+So it works inside a running event loop (a notebook, a web handler), and iterables that belong to a thread, such as a
+database cursor, are safe to hand in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from flowdex.async_client import AsyncClient, OnError, SearchMode
+from flowdex.errors import Cancelled, InvalidInput
+from flowdex.pipeline import PULL_EXECUTOR
+from flowdex.progress import Progress
+from flowdex.results import FlowStatus, IndexResult, SearchResult
+
+__all__ = ["Client"]
+
+T = TypeVar("T")
+Vectors = npt.NDArray[np.float32]
+
+
+class Client:
+    """A flow, from ordinary code. `AsyncClient` has the same methods to be awaited.
+
+    A client keeps one connection, opened by the first call; make one, use it from any thread, close it (or use it in a
+    `with` block).
+
+    Args:
+        url: "grpc://HOST:PORT", "grpcs://", "http://" or "https://". Default: the environment variable FLOWDEX_URL, or
+            else grpc://127.0.0.1:51000.
+        timeout: Seconds that each request may take, its retries included; None for no limit. `encode` and `index` send
+            many requests; a method's own `timeout` limits the whole call instead.
+        retries: How often a request is tried again when the flow is overloaded or unavailable.
+        api_key: Sent as a bearer token. Default: the environment variable FLOWDEX_API_KEY, if set.
+        headers: Sent with every request, as HTTP headers or gRPC metadata.
+        root_certificates: PEM file of the certificate authorities to trust with grpcs:// and https://. Default: the
+            system's.
+
+    Raises:
+        ConfigurationError: The address cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float | None = 120.0,
+        retries: int = 6,
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        root_certificates: str | Path | None = None,
+    ) -> None:
+        self._client = AsyncClient(
+            url,
+            timeout=timeout,
+            retries=retries,
+            api_key=api_key,
+            headers=headers,
+            root_certificates=root_certificates,
+        )
+        self._thread = _LoopThread()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """The address of the flow."""
+        return self._client.url
+
+    @overload
+    def encode(  # type: ignore[overload-overlap]  # str first: T would take it too
+        self,
+        content: Iterable[str],
+        *,
+        batch_size: int = ...,
+        prefetch: int = ...,
+        show_progress: Progress = ...,
+        parameters: Mapping[str, Any] | None = ...,
+        timeout: float | None = ...,
+    ) -> Vectors: ...
+    @overload
+    def encode(
+        self,
+        content: Iterable[T],
+        *,
+        batch_size: int = ...,
+        prefetch: int = ...,
+        show_progress: Progress = ...,
+        parameters: Mapping[str, Any] | None = ...,
+        timeout: float | None = ...,
+    ) -> list[T]: ...
+    def encode(
+        self,
+        content: Any,
+        *,
+        batch_size: int = 256,
+        prefetch: int = 4,
+        show_progress: Progress = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Turn texts into vectors.
+
+        Args:
+            content: Strings, or documents (docarray's of any class with `text` and `embedding`, or `Document`s): a
+                list, a DocList or any iterable. A generator is read no further ahead than needed.
+            batch_size: Most texts in a request.
+            prefetch: Most requests in flight.
+            show_progress: Whether to draw a progress bar on standard error; None draws one for input of known size that
+                takes several requests, on a terminal. Or a function that is called with the number of texts done since
+                its last call.
+            parameters: Passed on to the flow's executors.
+            timeout: Seconds for the whole call; None leaves the client's limit for each request.
+
+        Returns:
+            For strings, float32 of shape (n, dim), row i for text i. For documents, copies of them, of the same class
+            and in the same order, with their `embedding`; a DocList for a DocList.
+
+        Raises:
+            WrongType: `content` is a bare string or another single thing, or an item is neither string nor document.
+            InvalidInput: It is empty, or a text is blank; the message names its position.
+            Unavailable, Overloaded, DeadlineExceeded: After the retries.
+        """
+        return self._run(
+            self._client.encode(
+                content,
+                batch_size=batch_size,
+                prefetch=prefetch,
+                show_progress=show_progress,
+                parameters=parameters,
+                timeout=timeout,
+            )
+        )
+
+    def index(
+        self,
+        documents: Iterable[Any],
+        *,
+        batch_size: int = 64,
+        prefetch: int = 4,
+        show_progress: Progress = None,
+        on_error: OnError = "raise",
+        return_ids: bool = True,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> IndexResult:
+        """Add documents to the index; one whose id is there already is replaced.
+
+        Args:
+            documents: Strings, mappings {"text", "id"?, "tags"?}, `Document`s or docarray documents: a list, a DocList
+                or any iterable, also an endless one. An id may occur once in a call.
+            batch_size: Most documents in a request.
+            prefetch: Most requests in flight.
+            show_progress: As for `encode`.
+            on_error: "raise" stops at the first document that is refused (what was sent before it stays indexed);
+                "collect" goes on and lists the refused ones in the result's `failures`.
+            return_ids: Whether the result lists all ids; False saves the memory on endless input.
+            parameters: Passed on to the flow's executors.
+            timeout: As for `encode`.
+
+        Raises:
+            InvalidInput: A document is refused, and `on_error` is "raise". For a list, the client's own checks (blank
+                text, wrong type) are made before anything is sent.
+            Conflict: The flow's vectors do not fit those of the index.
+            Unavailable, Overloaded, DeadlineExceeded: After the retries.
+        """
+        return self._run(
+            self._client.index(
+                documents,
+                batch_size=batch_size,
+                prefetch=prefetch,
+                show_progress=show_progress,
+                on_error=on_error,
+                return_ids=return_ids,
+                parameters=parameters,
+                timeout=timeout,
+            )
+        )
+
+    @overload
+    def search(  # type: ignore[overload-overlap]  # a string is an iterable of strings
+        self,
+        query: str,
+        limit: int = ...,
+        offset: int = ...,
+        filter: Mapping[str, Any] | None = ...,
+        mode: SearchMode | None = ...,
+        *,
+        parameters: Mapping[str, Any] | None = ...,
+        timeout: float | None = ...,
+    ) -> SearchResult: ...
+    @overload
+    def search(
+        self,
+        query: Iterable[str],
+        limit: int = ...,
+        offset: int = ...,
+        filter: Mapping[str, Any] | None = ...,
+        mode: SearchMode | None = ...,
+        *,
+        parameters: Mapping[str, Any] | None = ...,
+        timeout: float | None = ...,
+    ) -> list[SearchResult]: ...
+    def search(
+        self,
+        query: str | Iterable[str],
+        limit: int = 10,
+        offset: int = 0,
+        filter: Mapping[str, Any] | None = None,
+        mode: SearchMode | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> SearchResult | list[SearchResult]:
+        """Find the documents that answer a query, or each of several queries.
+
+        Args:
+            query: A string, or an iterable of them.
+            limit: Most hits.
+            offset: Hits to leave out at the front.
+            filter: Conditions on tags, such as {"lang": "en"} or {"year": {"$gte": 2020}}.
+            mode: "dense" (by vectors), "sparse" (by words), or "hybrid", both; None is the flow's default.
+            parameters: Passed on to the flow's executors.
+            timeout: Seconds for the whole call; None is the client's limit.
+
+        Returns:
+            A `SearchResult` for a string, otherwise a list with one for each query, in order.
+
+        Raises:
+            InvalidInput: A query is blank, or the filter cannot be understood.
+            Unavailable, Overloaded, DeadlineExceeded: After the retries.
+        """
+        return self._run(
+            self._client.search(query, limit, offset, filter, mode, parameters=parameters, timeout=timeout)
+        )
+
+    def delete(
+        self,
+        ids: str | Iterable[str] | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Remove documents, by their ids or by a filter on their tags.
+
+        Returns:
+            How many were removed; ids that are not in the index are passed over.
+
+        Raises:
+            InvalidInput: Both or neither are given, or an empty filter.
+        """
+        return self._run(self._client.delete(ids, filter=filter, timeout=timeout))
+
+    def status(self, *, timeout: float | None = None) -> FlowStatus:
+        """Ask for the state of the flow: its executors, their models, and how much is indexed."""
+        return self._run(self._client.status(timeout=timeout))
+
+    def is_ready(self, *, timeout: float | None = 5.0) -> bool:
+        """Whether the flow takes requests now; False also when it cannot be reached within `timeout` seconds."""
+        return self._run(self._client.is_ready(timeout=timeout))
+
+    def wait_ready(self, timeout: float | None = 60.0) -> None:
+        """Wait until the flow takes requests.
+
+        Raises:
+            DeadlineExceeded: It does not within `timeout` seconds.
+        """
+        return self._run(self._client.wait_ready(timeout))
+
+    def close(self) -> None:
+        """Close the connection; calls in flight in other threads end with `Cancelled`."""
+        if not self._closed:
+            self._run(self._client.close())
+            self._closed = True
+            self._thread.stop()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._closed:
+            coroutine.close()
+            raise Cancelled("the client is closed")
+        return self._thread.run(coroutine)
+
+
+class _LoopThread:
+    """An event loop in a daemon thread, started with the first call and ended with its owner."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._end: weakref.finalize[..., _LoopThread] | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for it; what it pulls runs in this thread, and Ctrl-C here cancels it."""
+        try:
+            loop = self._running()
+        except BaseException:
+            coroutine.close()
+            raise
+        calls = _CallerThread()
+        done = asyncio.run_coroutine_threadsafe(_pulling_from(calls, coroutine), loop)
+        done.add_done_callback(lambda _: calls.finish())
+        try:
+            calls.serve()
+            return done.result()
+        except BaseException:
+            done.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and its thread."""
+        if self._end is not None:
+            self._end()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
+                thread = threading.Thread(target=_serve, args=(self._loop,), name="flowdex-client", daemon=True)
+                thread.start()
+                self._end = weakref.finalize(self, _stop, self._loop, thread)
+            elif self._pid != os.getpid():
+                raise InvalidInput(
+                    "this client was used before the process was forked, and its connection did not come along: "
+                    "make a client in each process"
+                )
+            return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    if thread.is_alive():
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join(timeout=5)
+
+
+async def _pulling_from(calls: _CallerThread, coroutine: Coroutine[Any, Any, T]) -> T:
+    PULL_EXECUTOR.set(calls)
+    return await coroutine
+
+
+class _CallerThread(Executor):
+    """Runs what is submitted in the thread that calls `serve`."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Queue a call for the serving thread."""
+        future: Future[T] = Future()
+        self._calls.put((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def finish(self) -> None:
+        """Let `serve` return."""
+        self._calls.put(None)
+
+    def serve(self) -> None:
+        """Run calls until `finish`."""
+        while (call := self._calls.get()) is not None:
+            future, run = call
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                value = run()
+            except Exception as error:  # the caller's own iterable failed: it travels through the loop and back
+                future.set_exception(error)
+            else:
+                future.set_result(value)
