@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         Unavailable,
     )
-    from flowdex.inputs import Document
+    from flowdex.inputs import Document, WrongType
     from flowdex.results import ExecutorStatus, FlowStatus, Hit, IndexFailure, IndexResult, Passage, SearchResult
 
     __version__: str
@@ -51,7 +51,7 @@ _HOMES = {
         "Unauthenticated",
         "Unavailable",
     ),
-    "flowdex.inputs": ("Document",),
+    "flowdex.inputs": ("Document", "WrongType"),
     "flowdex.results": (
         "ExecutorStatus",
         "FlowStatus",
@@ -88,6 +88,7 @@ __all__ = [
     "TooLarge",
     "Unauthenticated",
     "Unavailable",
+    "WrongType",
     "__version__",
 ]
 

@@ -1,7 +1,7 @@
 """A small flow for tests of the client: answers like the gateway, over gRPC and HTTP, and misbehaves on demand.
 
-    Store (documents, vectors, searching)  <--  GrpcFront: raw DataRequestProto bytes
-                                           <--  HttpFront: the gateway's JSON API
+Store (documents, vectors, searching)  <--  GrpcFront: raw DataRequestProto bytes
+                                       <--  HttpFront: the gateway's JSON API
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ class FakeFlow:
         hits = []
         for document in self.documents.values():
             text = document["text"]
-            spans = [[text.lower().index(word), text.lower().index(word) + len(word)] for word in words if word in text.lower()]
+            spans = [
+                [text.lower().index(word), text.lower().index(word) + len(word)]
+                for word in words
+                if word in text.lower()
+            ]
             if spans and condition.items() <= document["tags"].items():
                 score = len(spans) / len(words)
                 passage = {"id": f"{document['id']}#0", "text": text, "location": [0, len(text)], "score": score}
@@ -123,7 +127,13 @@ class FakeFlow:
             "endpoints": {"/encode": ["encoder"]},
             "executors": [
                 {"name": "encoder", "uses": "Fake", "needs": [], "replicas": replicas, "status": {"dimensions": DIM}},
-                {"name": "indexer", "uses": "Fake", "needs": ["encoder"], "replicas": replicas, "status": {"documents": len(self.documents)}},
+                {
+                    "name": "indexer",
+                    "uses": "Fake",
+                    "needs": ["encoder"],
+                    "replicas": replicas,
+                    "status": {"documents": len(self.documents)},
+                },
             ],
         }
 
@@ -202,7 +212,10 @@ async def _health(flow: FakeFlow) -> bytes:
 
 
 def _grpc_server(flow: FakeFlow) -> grpc.aio.Server:
-    limits = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+    limits = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ]
     server = grpc.aio.server(options=limits)
 
     async def process(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -233,7 +246,12 @@ def _http_app(flow: FakeFlow) -> Any:
     @app.exception_handler(FlowdexError)
     async def problem(request: Request, error: FlowdexError) -> JSONResponse:
         headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-        body = {"type": "about:blank", "title": error.status.title, "status": error.status.http, "detail": error.message}
+        body = {
+            "type": "about:blank",
+            "title": error.status.title,
+            "status": error.status.http,
+            "detail": error.message,
+        }
         return JSONResponse(body, error.status.http, headers, media_type="application/problem+json")
 
     async def read(request: Request, endpoint: str, key: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ loop, and where two loops of a process use it (a notebook and our synchronous cl
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -195,7 +196,7 @@ class GrpcTransport:
 
 def _reason(details: str) -> str:
     """The last part of gRPC's long explanation, such as "Connection refused"."""
-    return details.rstrip(")} ").rsplit(": ", 1)[-1] or "no connection"
+    return re.sub(r" \(\d+\)$", "", details.rsplit(": ", 1)[-1].rstrip('}" ')) or "no connection"
 
 
 def _retry_after(metadata: Sequence[tuple[str, Any]]) -> float | None:
@@ -220,7 +221,16 @@ def _same_count(documents: DocumentBatch, count: int, endpoint: str) -> Document
 
 def _executor_results(reply: pb.DataRequestProto) -> dict[str, dict[str, Any]]:
     results = wire.dict_from_struct(reply.parameters).get(wire.RESULTS_KEY) or {}
-    return {name: value for name, value in results.items() if isinstance(value, dict)}
+    return {name: _whole(value) for name, value in results.items() if isinstance(value, dict)}
+
+
+def _whole(value: Any) -> Any:
+    """Give whole numbers, which the wire turns into doubles, back as integers."""
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _hits(matches: DocumentBatch) -> list[Hit]:
