@@ -17,8 +17,10 @@ from pydantic import ValidationError
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow import topology
+from flowdex_orchestrator.flow.consistency import InconsistentFlow
 from flowdex_orchestrator.flow.findings import Finding, FlowFileError, KeyPath, format_key
-from flowdex_orchestrator.flow.model import EXTENSION, Executor, Flow, FlowSettings, Gateway, InconsistentFlow, Section
+from flowdex_orchestrator.flow.model import EXTENSION, Flow
+from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, Section
 from flowdex_orchestrator.flow.substitution import substitute
 from flowdex_orchestrator.flow.yaml_reader import Document, read_yaml, resolve_scalar
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowdex_orchestrator.flow.model import EXTENSION, Executor, Flow, FlowSettings, Gateway, Section
+from flowdex_orchestrator.flow.model import EXTENSION, Flow
+from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, Section
 
 __all__ = ["flow_schema"]
 

@@ -1,0 +1,268 @@
+"""The sections of a flow file: `with`, `gateway` and each of `executors`, as immutable typed objects.
+
+    mapping --Section.model_validate--> typed keys | keys of Jina that are only accepted | error for anything else
+
+One field is one key, with its type, its default and the description that editors show. Attribute names are the YAML
+keys, in the plural where a key takes one or several (`ports` for `port`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from flowdex_orchestrator.flow import jina_keys
+from flowdex_orchestrator.flow.findings import nearest
+from flowdex_orchestrator.flow.values import (
+    Environment,
+    Flag,
+    Gpus,
+    Hosts,
+    LogLevel,
+    Mapped,
+    Milliseconds,
+    Polling,
+    Ports,
+    PositiveInteger,
+    Protocols,
+    Retries,
+    Strings,
+    Text,
+    Uses,
+    expected,
+)
+
+__all__ = ["Executor", "FlowSettings", "Gateway", "Section"]
+
+DEFAULT_HOST = "127.0.0.1"
+_OWN = frozenset({"name", "env"})  # never inherited, or merged
+_LISTENING = frozenset({"host", "ports", "protocols"})  # of the gateway: executors stay on loopback and free ports
+SectionT = TypeVar("SectionT", bound="Section")
+
+
+def _seconds(milliseconds: int) -> float | None:
+    return None if milliseconds < 0 else milliseconds / 1000
+
+
+class Section(BaseModel):
+    """A mapping of a flow file: typed keys, keys of Jina that are only accepted, and nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    accepted: ClassVar[Mapping[str, str]] = {}
+    """Keys of Jina that flowdex accepts without acting on them, with their descriptions."""
+    aliases: ClassVar[Mapping[str, str]] = {}
+    """Other spellings that Jina accepts of keys."""
+
+    @classmethod
+    def typed_keys(cls) -> dict[str, str]:
+        """The keys that flowdex acts on, as written in YAML, with the attributes they become."""
+        return {field.alias or name: name for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def known_keys(cls) -> list[str]:
+        """All keys that a file may use here."""
+        return [*cls.typed_keys(), *cls.aliases, *cls.accepted]
+
+    @classmethod
+    def unknown_key(cls, key: str) -> str:
+        """The message for a key that does not exist."""
+        near = nearest(key, cls.known_keys())
+        return f"unknown key{near}" if near else f"unknown key; the usual keys are {', '.join(cls.typed_keys())}"
+
+    @property
+    def unused(self) -> list[str]:
+        """The keys in use that flowdex accepts without acting on them."""
+        return list(self.model_extra or {})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise expected("a mapping (key: value)", data)
+        typed = cls.typed_keys()
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            key = cls.aliases.get(key, key)  # noqa: PLW2901 - the same key, as flowdex spells it
+            if key not in typed and key not in cls.accepted and key not in cls.model_fields:
+                raise PydanticCustomError("unknown_key", "{text}", {"text": f"{key}: {cls.unknown_key(key)}"})
+            if value is not None:  # `key:` without a value is as good as no key
+                values[key] = value
+        return values
+
+
+class Gateway(Section):
+    """The flow's front: what it listens on and which class serves it under stock Jina."""
+
+    accepted = jina_keys.GATEWAY_KEYS
+    aliases = {
+        "host_in": "host",
+        "port_expose": "port",
+        "port_in": "port",
+        "ports": "port",
+        "protocols": "protocol",
+    }
+
+    name: Text = Field(default="gateway", description="Name in logs.")
+    uses: Uses | None = Field(default=None, description="Gateway class for stock Jina; flowdex runs its own gateway.")
+    uses_with: Mapped = Field(default_factory=dict, description="Arguments of the gateway class.")
+    py_modules: Strings = Field(default=(), description="Python files or modules to import first.")
+    host: Text = Field(default=DEFAULT_HOST, description="Address to listen on; 0.0.0.0 opens the flow to the network.")
+    ports: Ports = Field(default=(), alias="port", description="One port for each protocol, in the same order.")
+    protocols: Protocols = Field(default=("grpc",), alias="protocol", description="Protocols to serve: grpc, http.")
+    env: Environment = Field(default_factory=dict, description="Environment variables of the process.")
+    workspace: Text | None = Field(default=None, description="Folder for files of the gateway.")
+    timeout_ready: Milliseconds = Field(default=600_000, description="Time to become ready in, in ms; -1 for no limit.")
+    timeout_send: Milliseconds = Field(
+        default=-1, description="Time for a call of an executor, in ms; -1 for no limit."
+    )
+    retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
+    log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of the HTTP server, uvicorn.")
+    title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
+    description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+
+    @property
+    def send_timeout(self) -> float | None:
+        """Seconds for a call of an executor, None for no limit."""
+        return _seconds(self.timeout_send)
+
+    @property
+    def ready_timeout(self) -> float | None:
+        """Seconds to become ready in, None for no limit."""
+        return _seconds(self.timeout_ready)
+
+    def listeners(self) -> list[tuple[str, int]]:
+        """(protocol, port) of each server, port 0 where the flow names none: any free one."""
+        ports = self.ports or (0,) * len(self.protocols)
+        return list(zip(self.protocols, ports, strict=True))
+
+
+class Executor(Section):
+    """One step of the flow: a class, its arguments, how many replicas, and what it waits for."""
+
+    accepted = jina_keys.EXECUTOR_KEYS
+    aliases = {"force": "force_update", "host_in": "host", "ports": "port"}
+
+    name: Text = Field(default="executor", description="Unique name: a letter or _, then letters, digits and _.")
+    uses: Uses = Field(
+        default="BaseExecutor", description="package.Class, a config.yml, or an inline mapping with jtype."
+    )
+    uses_with: Mapped = Field(default_factory=dict, description="Arguments of the class's constructor.")
+    uses_metas: Mapped = Field(default_factory=dict, description="Overrides of the executor's metas.")
+    uses_requests: Mapped = Field(default_factory=dict, description="Endpoint to method name, instead of @requests.")
+    py_modules: Strings = Field(default=(), description="Python files or modules to import first.")
+    method: Literal["add", "needs"] = Field(
+        default="add", description="Jina's Flow method; both only add the executor."
+    )
+    needs: Strings = Field(
+        default=(), description="Names to wait for; 'gateway' is the start. Default: the one before."
+    )
+    floating: Flag = Field(default=False, description="No later executor follows this one by default.")
+    replicas: PositiveInteger = Field(default=1, description="Processes that share the load.")
+    shards: PositiveInteger = Field(default=1, description="Parts of the data, each with its replicas.")
+    polling: Polling = Field(default="ANY", description="With shards: ask any or all of them.")
+    env: Environment = Field(default_factory=dict, description="Environment variables of the processes.")
+    hosts: Hosts = Field(
+        default=(DEFAULT_HOST,),
+        alias="host",
+        description="Address to listen on, or the addresses of an external executor.",
+    )
+    ports: Ports = Field(default=(), alias="port", description="Port of each replica; any free ones by default.")
+    external: Flag = Field(
+        default=False, description="It runs elsewhere, at host and port; the flow does not start it."
+    )
+    timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_send: Milliseconds = Field(default=-1, description="Time for one call, in ms; -1 for no limit.")
+    retries: Retries = Field(default=-1, description="Further tries of a call on other replicas; -1 for the default.")
+    workspace: Text | None = Field(default=None, description="Folder for the executor's files.")
+    volumes: Strings = Field(default=(), description="host:container folders of its container.")
+    gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
+    log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+
+    @property
+    def send_timeout(self) -> float | None:
+        """Seconds for one call, None for no limit."""
+        return _seconds(self.timeout_send)
+
+    @property
+    def ready_timeout(self) -> float | None:
+        """Seconds to load in, None for no limit."""
+        return _seconds(self.timeout_ready)
+
+    def addresses(self) -> list[str]:
+        """`host:port` of each replica that the file fixes an address of; empty where it names no port.
+
+        As in Jina one host serves several ports, or several hosts one port; a host may itself be `host:port`, with or
+        without a `grpc://` in front.
+        """
+        hosts = list(self.hosts)
+        ports: list[int | None] = list(self.ports) or [None]
+        if len(hosts) == 1:
+            hosts *= len(ports)
+        elif len(ports) == 1:
+            ports *= len(hosts)
+        found = []
+        for host, port in zip(hosts, ports, strict=True):
+            bare = host.partition("://")[2] or host
+            bare = bare.rstrip("/")
+            if bare.rpartition(":")[2].isdigit() and not bare.endswith("]") and bare.count(":") == 1:
+                found.append(bare)
+            elif port is not None:
+                found.append(f"{bare}:{port}")
+        return found
+
+
+class FlowSettings(Section):
+    """`with`: what holds for the gateway, and what the executors take where they say nothing themselves."""
+
+    accepted = {
+        **jina_keys.FLOW_KEYS,
+        "external": "Whether all executors run elsewhere; say so at each.",
+        "floating": "Whether no executor follows another by default; say so at each.",
+        "gpus": "GPUs of all executors; say so at each.",
+        "uses_metas": "Metas of all executors; say so at each.",
+        "uses_requests": "Endpoints of all executors; say so at each.",
+        "uses_with": "Arguments of all executors; say so at each.",
+        "volumes": "Volumes of all executors; say so at each.",
+    }
+    aliases = {**Executor.aliases, **Gateway.aliases}
+
+    name: Text = Field(default="flowdex", description="Name of the flow.")
+    host: Text = Field(
+        default=DEFAULT_HOST, description="Address the gateway listens on; 0.0.0.0 opens it to the network."
+    )
+    ports: Ports = Field(
+        default=(), alias="port", description="One port of the gateway for each protocol, in the same order."
+    )
+    protocols: Protocols = Field(
+        default=("grpc",), alias="protocol", description="Protocols of the gateway: grpc, http."
+    )
+    env: Environment = Field(default_factory=dict, description="Environment variables of all processes.")
+    workspace: Text | None = Field(default=None, description="Folder for files of the executors.")
+    py_modules: Strings = Field(default=(), description="Python files or modules that all executors import first.")
+    replicas: PositiveInteger = Field(default=1, description="Replicas of each executor that does not say.")
+    shards: PositiveInteger = Field(default=1, description="Shards of each executor that does not say.")
+    polling: Polling = Field(default="ANY", description="Polling of each executor that does not say.")
+    timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_send: Milliseconds = Field(
+        default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
+    )
+    retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
+    log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")
+    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of the HTTP server, uvicorn.")
+    title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
+    description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+
+    def hand_down(self, section: SectionT, *, ports: bool = False) -> SectionT:
+        """`section` with what it leaves open taken from here; ports, protocols and host only where `ports` says so."""
+        update: dict[str, Any] = {"env": {**self.env, **getattr(section, "env", {})}}
+        for name in type(section).model_fields:
+            if name in self.model_fields_set - section.model_fields_set - _OWN and (ports or name not in _LISTENING):
+                update[name] = getattr(self, name)
+        return section.model_copy(update=update)
