@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import free_ports
 
+from flowdex_orchestrator.runner.ports import free_ports
 from flowdex_orchestrator.runner.state import FlowState, ProcessId, RunFolder
 
 FAKE = Path(__file__).with_name("runner_fake.py")

@@ -78,7 +78,7 @@ def up(
     console = Console(stderr=True)
     with folder.locked():
         if check:
-            _check(model)
+            _check(model, cwd)
         if detach:
             _prepare_background(folder)
         else:
@@ -227,7 +227,7 @@ def _log_files(folder: RunFolder, name: str | None) -> list[Path]:
 # ---- the steps of `up` ----
 
 
-def _check(model: Flow) -> None:
+def _check(model: Flow, cwd: Path) -> None:
     """Look for what can be known to fail; doubts are printed.
 
     Raises:
@@ -236,7 +236,7 @@ def _check(model: Flow) -> None:
     from flowdex_orchestrator.flow import FlowFileError
     from flowdex_orchestrator.flow.check import check_flow
 
-    findings = check_flow(model)
+    findings = check_flow(model, folder=cwd)
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise FlowFileError(errors)
     for finding in findings:

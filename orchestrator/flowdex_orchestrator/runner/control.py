@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from flowdex_orchestrator.runner.diagnosis import last_words
 from flowdex_orchestrator.runner.logs import read_from
 from flowdex_orchestrator.runner.state import FlowState, ProcessId, RunFolder, Status
-from flowdex_orchestrator.runner.supervised import Policy
 from flowdex_orchestrator.runner.supervisor import StartFailed
 from flowdex_orchestrator.runner.table import Display
 
@@ -65,24 +64,20 @@ def start_in_background(command: Sequence[str], folder: RunFolder, display: Disp
         display.close()
 
 
-def stop_flow(
-    folder: RunFolder, *, grace: float | None = None, tell: Callable[[str], None] = lambda text: None
-) -> bool:
+def stop_flow(folder: RunFolder, *, tell: Callable[[str], None] = lambda text: None) -> bool:
     """Stop the flow of `folder`: the runner in order, or, if it is dead, what it has left.
 
     Args:
         folder: Of the flow.
-        grace: Seconds that the flow has to end in order; by default a little more than the runner allows it.
         tell: Takes a line about what is being done.
 
     Returns:
         Whether anything ran.
     """
-    policy = Policy()
-    grace = 2 * policy.grace + 2 if grace is None else grace
     state = folder.read()
     if state is None:
         return False
+    grace = state.grace + _AT_ONCE
     found = state.running
     if found:
         tell(f"Stopping {state.flow} (process {state.runner.pid}) ...")

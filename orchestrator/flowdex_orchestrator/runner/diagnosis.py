@@ -110,6 +110,7 @@ def _exception(lines: list[str]) -> str:
 
 
 def _cut(line: str) -> str:
+    line = line.removeprefix("Error: ")  # as the command line puts it
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow.model import Executor, Flow
+from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.runner.environment import child_environment
 from flowdex_orchestrator.runner.health import GrpcProbe, HttpProbe, Probe
 from flowdex_orchestrator.runner.ports import LOOPBACK, free_ports
@@ -30,6 +31,7 @@ __all__ = ["FLOWDEX", "make_plan"]
 FLOWDEX = (sys.executable, "-m", "flowdex")
 _GATEWAY = "gateway"
 _GATEWAY_TIMEOUT = 60.0  # seconds, counted from the moment when all executors are ready
+_TO_END = 5.0  # seconds a process may take to end after its last request
 _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # a server that listens everywhere
 
 
@@ -101,7 +103,8 @@ class _Planner:
         else:
             raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
         timeout = min(_GATEWAY_TIMEOUT, flow.gateway.ready_timeout or math.inf)
-        return ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout), endpoints
+        grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
+        return ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace), endpoints
 
     def _places(self, executor: Executor) -> list[tuple[str, int]]:
         """Host and port of each replica: as the file says, else any free port."""

@@ -133,6 +133,7 @@ class FlowState:
     endpoints: dict[str, str] = field(default_factory=dict)  # protocol -> URL
     processes: list[ProcessState] = field(default_factory=list)
     error: str = ""  # why the start failed
+    grace: float = 0.0  # seconds that an orderly stop may take
 
     @property
     def running(self) -> bool:

@@ -41,8 +41,7 @@ class Policy:
         slow_pause: ... and is tried again only this often.
         look_loading: Between two questions for the health of a process that loads ...
         look_ready: ... and of one that is ready.
-        grace: Between SIGTERM and SIGKILL; longer than the 30 s in which a service finishes what it is working on.
-        grace_loading: The same for a process that serves nothing yet.
+        grace_loading: Between SIGTERM and SIGKILL for a process that serves nothing yet.
         silent_after: Health checks without a good answer after which a ready process counts as unresponsive.
     """
 
@@ -55,7 +54,6 @@ class Policy:
     slow_pause: float = 60.0
     look_loading: float = 0.1
     look_ready: float = 2.0
-    grace: float = 35.0
     grace_loading: float = 2.0
     silent_after: int = 3
 
@@ -80,6 +78,7 @@ class ProcessPlan:
         launch: How to start it; None for an external one, which is only watched.
         probe: Makes the probe that tells when it is ready.
         timeout_ready: Seconds it may take to get ready.
+        grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
     """
 
     name: str
@@ -89,6 +88,7 @@ class ProcessPlan:
     launch: Launch | None
     probe: Callable[[], Probe]
     timeout_ready: float = math.inf
+    grace: float = 35.0
 
 
 class Supervised:
@@ -193,7 +193,8 @@ class Supervised:
                 look = self._policy.look_loading if loading else self._policy.look_ready
                 await asyncio.wait((ended, told), timeout=look, return_when=asyncio.FIRST_COMPLETED)
                 if told.done():
-                    await self._end(child, self._policy.grace_loading if loading else self._policy.grace)
+                    await probe.close()  # before the other end does, which gRPC would report
+                    await self._end(child, self._policy.grace_loading if loading else self.plan.grace)
                     return Diagnosis("it was stopped")
                 if child is not None and ended.done():
                     return diagnose(await child.wait(), child.output)
@@ -236,9 +237,7 @@ class Supervised:
         said = self.last_words
         return Diagnosis(
             f"it was not ready within {seconds}" + (f"; the last it said: {said}" if said else "; it printed nothing"),
-            "if it only needs more time, raise `timeout_ready:` (milliseconds)"
-            if self.plan.replica is not None
-            else "",
+            "if it only needs more time, raise `timeout_ready:` (milliseconds)",
         )
 
     async def _end(self, child: ChildProcess | None, grace: float) -> None:

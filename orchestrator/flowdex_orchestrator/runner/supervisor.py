@@ -80,6 +80,7 @@ class Supervisor:
         self._gateway = self._supervise(plan.gateway, policy, clock_starts=self._executors_ready)
         state.processes = [each.state for each in self._all]
         state.endpoints = dict(plan.endpoints)
+        state.grace = plan.gateway.grace + max((each.grace for each in plan.executors), default=0.0)
 
     def _supervise(self, plan: ProcessPlan, policy: Policy, clock_starts: asyncio.Event | None = None) -> Supervised:
         return Supervised(

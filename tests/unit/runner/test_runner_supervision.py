@@ -25,7 +25,6 @@ QUICK = Policy(
     slow_pause=0.3,
     look_loading=0.01,
     look_ready=0.02,
-    grace=1.0,
     grace_loading=0.3,
     silent_after=2,
 )
@@ -266,9 +265,8 @@ async def test_a_stop_while_loading_is_quick(plan: Callable[..., ProcessPlan]) -
 
 
 async def test_a_second_signal_kills_at_once(plan: Callable[..., ProcessPlan]) -> None:
-    policy = Policy(**{**vars(QUICK), "grace": 30.0})
     stubborn = "trap '' TERM; touch {ready}; while true; do sleep 1; done"
-    flow = supervise(plan("a", stubborn), plan("gateway", stubborn), policy=policy)
+    flow = supervise(plan("a", stubborn), plan("gateway", stubborn))
     await flow.start()
     stop = asyncio.create_task(flow.stop())
     await asyncio.sleep(0.1)
