@@ -2,9 +2,9 @@
 
     Python value  <-->  NodeProto        (docarray's own rules, see docarray/base_doc/mixins/io.py)
 
-Where docarray fails or guesses, the rules here are: an integer outside of 32 bits, which the wire cannot hold, becomes a
-float when that float is exact and an error otherwise; a node that holds nothing reads as None; and an array whose bytes
-do not fill its shape is an error, whatever shape a hostile sender claims. Arrays hold numbers or booleans, nothing else.
+Where docarray fails or guesses, the rules here are: an integer outside of 32 bits, which the wire cannot hold, becomes
+a float when that float is exact and an error otherwise; a node that holds nothing reads as None; an array whose bytes
+do not fill its shape is an error, whatever shape a hostile sender claims; arrays hold numbers or booleans only.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ NDARRAY_TYPE = "ndarray"
 # Values nested deeper than this are refused when written: protobuf refuses to read more than 100 messages inside each
 # other, a dictionary costs three of them, and the request and its documents need some too.
 MAX_DEPTH = 20
+MAX_DIMENSIONS = 64  # numpy's own limit
 _MIN_INT32, _MAX_INT32 = -(2**31), 2**31 - 1
 _EXACT_FLOAT = 2**53
 # numpy's dtype strings for booleans, integers, floats and complex numbers. Nothing else reaches `np.dtype`, whose
@@ -56,8 +57,8 @@ def checked_text(value: object, what: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidInput(
-            f"{what} has an unpaired surrogate (U+{ord(value[error.start]):04X}) at character {error.start}, which UTF-8 "
-            "cannot encode; decode its source with errors='replace'"
+            f"{what} has an unpaired surrogate (U+{ord(value[error.start]):04X}) at character {error.start}, which "
+            "UTF-8 cannot encode; decode its source with errors='replace'"
         ) from None
     return value
 
@@ -105,10 +106,7 @@ def array_from_node(node: pb.NodeProto) -> npt.NDArray[Any] | None:
     if kind is None:
         return None
     if kind in ("list", "tuple"):
-        try:
-            return np.asarray(node_to_value(node), dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InvalidInput("an array sent as a list must be rectangular and hold numbers only") from None
+        return as_array(node_to_value(node), "an array sent as a list").astype(np.float64)
     if kind != "ndarray":
         raise InvalidInput(f"expected an array, got a value of kind {kind!r}")
     dense = node.ndarray.dense
@@ -118,7 +116,7 @@ def array_from_node(node: pb.NodeProto) -> npt.NDArray[Any] | None:
     try:
         dtype = np.dtype(name)
         # The claimed shape is checked against the bytes there are, before anything is allocated for it.
-        if math.prod(shape) * dtype.itemsize != len(buffer):
+        if len(shape) > MAX_DIMENSIONS or math.prod(shape) * dtype.itemsize != len(buffer):
             raise ValueError
         return np.frombuffer(buffer, dtype=dtype).reshape(shape)
     except (TypeError, ValueError):

@@ -1,10 +1,10 @@
 """The protocol on the wire: method paths, requests, replies, and errors inside replies.
 
-    build_request(...) -> bytes --gRPC, any of the paths below--> bytes -> read_head(...) / read_documents(...)
+    build_request(...) -> bytes --gRPC, any of the paths below--> bytes -> read_head(...) / read_request(...)
 
-Everything here works on bytes and on our own messages (`flowdex.proto`), so a gateway can forward a request of any size
-after reading nothing but its head: protobuf lets a reader skip the documents, and lets a writer append a field to a
-serialised message by concatenation (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+Everything here works on bytes and on our own messages (`flowdex.proto`). A message is its head (header, parameters,
+routes) and its documents, and the two may be serialised apart and joined: protobuf lets a reader skip the documents and
+a writer append them (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 from google.protobuf.message import DecodeError
 
 from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import ExecutorError, FlowdexError, InvalidInput, error_from_name
+from flowdex.nodes import checked_text
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.proto.encoding import delimited
 
 # Method paths of the Jina 3 protocol; the messages behind them are in flowdex/proto/flowdex.proto.
 PROCESS_SINGLE_DATA = "/jina.JinaSingleDataRequestRPC/process_single_data"
@@ -41,25 +43,75 @@ ERROR = pb.StatusProto.ERROR
 
 # ---- parameters ----
 
+# A value deeper than this is refused when written: protobuf refuses to read more than 100 messages inside each other,
+# and a dictionary costs three of them.
+MAX_DEPTH = 24
+
 
 def struct_from_dict(values: Mapping[str, Any] | None) -> struct_pb2.Struct:
     """Convert parameters to the wire's JSON-like structure; numbers become doubles there.
 
     Raises:
-        InvalidInput: A value has no JSON form.
+        InvalidInput: A value has no JSON form, an integer no exact double, or the nesting no end.
     """
     struct = struct_pb2.Struct()
-    try:
-        struct.update(dict(values or {}))
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"parameters must be JSON values: {error}") from None
+    _write_fields(struct, values or {}, MAX_DEPTH)
     return struct
+
+
+def _write_fields(struct: struct_pb2.Struct, values: Mapping[str, Any], depth: int) -> None:
+    if depth <= 0:
+        raise InvalidInput(f"parameters nested more than {MAX_DEPTH} deep cannot be sent")
+    for key, item in values.items():
+        _write_value(struct.fields[checked_text(key, "a parameter's name")], item, depth)
+
+
+def _write_value(target: struct_pb2.Value, value: Any, depth: int) -> None:
+    if value is None:
+        target.null_value = struct_pb2.NULL_VALUE
+    elif isinstance(value, str):
+        target.string_value = checked_text(value, "a parameter")
+    elif isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, (int, float)):
+        target.number_value = _exact_float(value)
+    elif isinstance(value, Mapping):
+        target.struct_value.SetInParent()
+        _write_fields(target.struct_value, value, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        if depth <= 0:
+            raise InvalidInput(f"parameters nested more than {MAX_DEPTH} deep cannot be sent")
+        target.list_value.SetInParent()
+        for item in value:
+            _write_value(target.list_value.values.add(), item, depth - 1)
+    else:
+        raise InvalidInput(f"parameters must be JSON values, got a value of type {type(value).__name__}")
+
+
+def _exact_float(value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = 0.0
+    if isinstance(value, int) and number != value:
+        raise InvalidInput("an integer of more than 53 bits does not fit a parameter; send it as a string")
+    return number
 
 
 def dict_from_struct(struct: struct_pb2.Struct) -> dict[str, Any]:
     """Convert parameters from the wire: numbers are floats, as Jina's executors see them."""
-    values: dict[str, Any] = json_format.MessageToDict(struct)
-    return values
+    return {key: _read_value(value) for key, value in struct.fields.items()}
+
+
+def _read_value(value: struct_pb2.Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind is None or kind == "null_value":
+        return None
+    if kind == "struct_value":
+        return dict_from_struct(value.struct_value)
+    if kind == "list_value":
+        return [_read_value(item) for item in value.list_value.values]
+    return getattr(value, kind)
 
 
 # ---- requests ----
@@ -73,18 +125,26 @@ def build_request(
     request_id: str | None = None,
     target_executor: str | None = None,
 ) -> bytes:
-    """Serialise a `DataRequestProto` for `endpoint`."""
-    request = pb.DataRequestProto()
-    request.header.request_id = request_id or new_id()
-    request.header.exec_endpoint = endpoint
+    """Serialise a `DataRequestProto` for `endpoint`.
+
+    Raises:
+        InvalidInput: The parameters are not JSON, or a name is not Unicode.
+    """
+    head = pb.DataRequestProtoWoData()
+    head.header.request_id = checked_text(request_id, "the request's id") if request_id else new_id()
+    head.header.exec_endpoint = checked_text(endpoint, "the endpoint")
     if target_executor:
-        request.header.target_executor = target_executor
+        head.header.target_executor = checked_text(target_executor, "the target executor")
     if parameters:
-        request.parameters.CopyFrom(struct_from_dict(parameters))
-    request.data.docs.SetInParent()
-    if documents is not None:
-        request.data.docs.docs.extend(documents)
-    return request.SerializeToString()
+        head.parameters.CopyFrom(struct_from_dict(parameters))
+    return head.SerializeToString() + serialize_data(documents or DocumentBatch())
+
+
+def serialize_data(documents: DocumentBatch) -> bytes:
+    """Serialise documents as the field `data` of a request or reply, to be joined to its serialised head."""
+    docs = documents.to_bytes()
+    content = delimited(1, len(docs))  # DataContentProto.docs
+    return b"".join((delimited(4, len(content) + len(docs)), content, docs))  # DataRequestProto.data
 
 
 def read_request(data: bytes) -> pb.DataRequestProto:
@@ -131,13 +191,18 @@ def set_error(
     """Write `error` into a reply's header, the way Jina does: class name, message, and stacks only if given."""
     header.status.Clear()
     header.status.code = ERROR
-    message = error.message if isinstance(error, FlowdexError) else str(error)
+    message = _unicode(error.message if isinstance(error, FlowdexError) else str(error))
     name = type(error).__name__
     header.status.description = message or name
     header.status.exception.name = name
     header.status.exception.args.append(message)
     header.status.exception.executor = executor
-    header.status.exception.stacks.extend(stacks or [])
+    header.status.exception.stacks.extend(map(_unicode, stacks or []))
+
+
+def _unicode(text: str) -> str:
+    """An error must travel, whatever the text it quotes: what is not Unicode becomes a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def error_of(header: pb.HeaderProto) -> FlowdexError | None:
