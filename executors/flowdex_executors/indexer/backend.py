@@ -1,0 +1,189 @@
+"""Connect to where the index lives, and make its errors ours.
+
+settings.location --connect--> AsyncQdrantClient | AsyncEdgeClient
+qdrant, gRPC, HTTP and engine errors --translate--> flowdex.errors
+Unavailable --retrying--> the same call again, with back-off
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+import grpc
+import httpx
+from qdrant_client import AsyncQdrantClient
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from flowdex.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    FlowdexError,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+)
+from flowdex_executors.indexer.edge import AsyncEdgeClient
+from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings
+
+__all__ = ["Backend", "VectorClient", "connect", "translate"]
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+VectorClient: TypeAlias = AsyncQdrantClient | AsyncEdgeClient
+
+_BACKEND_ERRORS = (
+    UnexpectedResponse,
+    ResponseHandlingException,
+    ResourceExhaustedResponse,
+    grpc.RpcError,
+    httpx.HTTPError,
+    OSError,
+)
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+
+def connect(settings: IndexerSettings) -> VectorClient:
+    """Open a client. A server is not contacted yet; an embedded index is locked and its engine started.
+
+    Raises:
+        Conflict: Another process holds the embedded index.
+        Unavailable: The folder of the embedded index cannot be used.
+    """
+    location = settings.location
+    if isinstance(location, EdgeLocation):
+        return AsyncEdgeClient(location.directory)
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return AsyncQdrantClient(
+        host=location.host,
+        port=6333 if location.grpc else location.port,
+        grpc_port=location.port if location.grpc else 6334,
+        prefer_grpc=location.grpc,
+        https=location.tls,
+        prefix=location.prefix,
+        api_key=key,
+        timeout=max(1, round(settings.timeout)),
+        check_compatibility=False,  # it would ask the server during construction, before it may be up
+    )
+
+
+def translate(error: BaseException, uri: str) -> FlowdexError:  # noqa: PLR0911 - one return a cause
+    """Make a backend's error ours, naming the backend by its URI."""
+    if isinstance(error, FlowdexError):
+        return error
+    if isinstance(error, ResourceExhaustedResponse):
+        return Overloaded(f"the index at {uri} limits the rate of requests", retry_after=float(error.retry_after_s))
+    if isinstance(error, UnexpectedResponse):
+        return _from_http(error.status_code or 500, _reason(error), uri)
+    if isinstance(error, grpc.aio.AioRpcError):
+        return _from_grpc(error.code(), error.details() or "", uri)
+    source = error.source if isinstance(error, ResponseHandlingException) else error
+    if isinstance(source, httpx.TimeoutException):
+        return DeadlineExceeded(f"the index at {uri} did not answer in time; see uses_with.timeout")
+    if isinstance(source, (httpx.TransportError, grpc.RpcError, OSError)):
+        return Unavailable(f"the index at {uri} cannot be reached ({source or type(source).__name__}); is it running?")
+    return InternalError(f"the index at {uri} gave an answer that could not be read: {source}")
+
+
+def _reason(error: UnexpectedResponse) -> str:
+    try:
+        status = error.structured().get("status", {})
+        return str(status.get("error", "") if isinstance(status, dict) else status)
+    except ValueError:
+        return error.reason_phrase
+
+
+def _from_http(code: int, reason: str, uri: str) -> FlowdexError:
+    if code in (401, 403):
+        return _refused(uri)
+    if code == 413:
+        return _too_large(uri)
+    if code in (502, 503, 504):
+        return Unavailable(f"the index at {uri} is not available (HTTP {code}): {reason}")
+    if code == 404:
+        return NotFound(f"the index at {uri} has lost something: {reason}")
+    if code in (400, 409, 422):
+        return InvalidInput(f"the index at {uri} refuses the request: {reason}")
+    return InternalError(f"the index at {uri} failed (HTTP {code}): {reason}")
+
+
+def _from_grpc(code: grpc.StatusCode, details: str, uri: str) -> FlowdexError:  # noqa: PLR0911 - one return a code
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return _refused(uri)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable(f"the index at {uri} cannot be reached ({details}); is it running?")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"the index at {uri} did not answer in time; see uses_with.timeout")
+    if code in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return _too_large(uri) if "larger" in details or "limit" in details else Overloaded(f"{uri}: {details}")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return NotFound(f"the index at {uri} has lost something: {details}")
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS):
+        return InvalidInput(f"the index at {uri} refuses the request: {details}")
+    return InternalError(f"the index at {uri} failed ({code.name}): {details}")
+
+
+def _refused(uri: str) -> FlowdexError:
+    # Not PermissionDenied, which would tell the caller that the caller's own key is wrong.
+    return ConfigurationError(f"the index at {uri} refuses this flow's API key; set uses_with.api_key of the indexer")
+
+
+def _too_large(uri: str) -> FlowdexError:
+    return TooLarge(
+        f"the index at {uri} refuses a message of this size: send fewer or shorter documents, "
+        "or raise the server's service.max_request_size_mb"
+    )
+
+
+class Backend:
+    """A client whose calls raise our errors and are tried again while the backend is away.
+
+    Every call that the indexer makes can be repeated: points carry ids of their own, and deleting is idempotent.
+
+    Args:
+        settings: Where it lives and how long to try.
+    """
+
+    def __init__(self, settings: IndexerSettings) -> None:
+        self.client = connect(settings)
+        self._uri = settings.uri
+        self._retry_for = settings.retry_for
+
+    async def call(self, operation: Callable[[VectorClient], Awaitable[T]]) -> T:
+        """Run `operation(client)`.
+
+        Raises:
+            FlowdexError: What went wrong; `Unavailable` only after all retries.
+        """
+        deadline = time.monotonic() + self._retry_for
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await operation(self.client)
+            except (FlowdexError, *_BACKEND_ERRORS) as caught:
+                error = translate(caught, self._uri)
+                if not isinstance(error, (Unavailable, Overloaded)) or time.monotonic() + pause > deadline:
+                    raise error from caught
+                logger.warning("%s; trying again in %.1f s", error, pause)
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def close(self) -> None:
+        """Let go of connections or the engine process."""
+        await self.client.close()
+
+    def close_now(self) -> None:
+        """The same, for callers without an event loop."""
+        if isinstance(self.client, AsyncEdgeClient):
+            self.client.close_now()
+        else:
+            asyncio.run(self.client.close())

@@ -1,0 +1,250 @@
+"""The collection: its schema, and everything that is done to it as a whole.
+
+    ensure(dimensions) -> created where it is missing: vectors "dense" and "bm25", payload indexes
+    replace(...)       -> the documents' new passages in, their older ones out
+    delete(...), count(...), query(...)
+
+Nothing here knows which backend it talks to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qdrant_client import models
+
+from flowdex.errors import ConfigurationError, Conflict, InvalidInput
+from flowdex_executors.indexer.backend import Backend, VectorClient
+from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
+from flowdex_executors.indexer.settings import IndexerSettings
+
+__all__ = ["Collection"]
+
+_DISTANCES = {
+    "cosine": models.Distance.COSINE,
+    "dot": models.Distance.DOT,
+    "euclid": models.Distance.EUCLID,
+    "manhattan": models.Distance.MANHATTAN,
+}
+_FIELDS = {
+    DOCUMENT_ID: models.PayloadSchemaType.KEYWORD,
+    ORDINAL: models.PayloadSchemaType.INTEGER,
+    GENERATION: models.PayloadSchemaType.INTEGER,
+    FLAGS: models.PayloadSchemaType.KEYWORD,
+}
+_FIRST_PASSAGE = models.FieldCondition(key=ORDINAL, match=models.MatchValue(value=0))
+_PAGE = 1000
+
+
+class Collection:
+    """One collection of one backend.
+
+    Args:
+        backend: Where it lives.
+        settings: Its name, distance and, where given, dimensions.
+    """
+
+    def __init__(self, backend: Backend, settings: IndexerSettings) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._name = settings.collection
+        self._dimensions: int | None = None
+        self._fields: set[str] = set()
+        self._generation = 0  # of the newest write: microseconds since 1970, which float64 holds exactly
+        self._schema_lock = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
+
+    # ---- the schema ----
+
+    async def dimensions(self) -> int | None:
+        """Size of the vectors; None as long as the collection does not exist.
+
+        Raises:
+            ConfigurationError: It exists, but not as the settings say.
+        """
+        if self._dimensions is None:
+            async with self._schema_lock:
+                await self._open()
+        return self._dimensions
+
+    async def ensure(self, dimensions: int) -> None:
+        """Create the collection for vectors of that size, if it does not exist.
+
+        Raises:
+            InvalidInput: It exists, or is configured, for vectors of another size.
+            ConfigurationError: As in `dimensions`.
+        """
+        expected = self._settings.dimensions
+        if self._dimensions is None:
+            async with self._schema_lock:
+                await self._open()
+                if self._dimensions is None and expected in (None, dimensions):
+                    await self._create(dimensions)
+                    await self._open()
+        self.check_size(dimensions)
+
+    def check_size(self, dimensions: int) -> None:
+        """Refuse vectors of another size than the collection's.
+
+        Raises:
+            InvalidInput: Naming both sizes and the remedy.
+        """
+        expected = self._dimensions or self._settings.dimensions
+        if expected not in (None, dimensions):
+            raise InvalidInput(
+                f"the vectors have {dimensions} dimensions, but the collection {self._name!r} holds vectors of "
+                f"{expected}; encode with the model that the collection was built with, or index into another "
+                "collection (uses_with.collection of the indexer)"
+            )
+
+    async def _open(self) -> None:
+        """Read what exists."""
+        if self._dimensions is not None or not await self._call(lambda c: c.collection_exists(self._name)):
+            return
+        info = await self._call(lambda c: c.get_collection(self._name))
+        vectors, sparse = info.config.params.vectors, info.config.params.sparse_vectors
+        if not isinstance(vectors, dict) or DENSE not in vectors or BM25 not in (sparse or {}):
+            raise ConfigurationError(
+                f"the collection {self._name!r} at {self._settings.uri} was not made by flowdex (it lacks the vectors "
+                f"{DENSE!r} and {BM25!r}); name another in uses_with.collection of the indexer"
+            )
+        existing = vectors[DENSE]
+        wanted = _DISTANCES[self._settings.distance]
+        if existing.distance != wanted:
+            raise ConfigurationError(
+                f"the collection {self._name!r} compares vectors by {existing.distance.lower()}, but "
+                f"uses_with.distance of the indexer is {wanted.lower()}; make them agree, or name another collection"
+            )
+        if self._settings.dimensions not in (None, existing.size):
+            raise ConfigurationError(
+                f"the collection {self._name!r} holds vectors of {existing.size} dimensions, but uses_with.dimensions "
+                f"of the indexer is {self._settings.dimensions}; make them agree, or name another collection"
+            )
+        self._fields = set(info.payload_schema)
+        await self._index_fields(_FIELDS)  # an earlier creation may have been interrupted here
+        self._generation = await self._newest_generation()
+        self._dimensions = existing.size
+
+    async def _create(self, dimensions: int) -> None:
+        vectors = {DENSE: models.VectorParams(size=dimensions, distance=_DISTANCES[self._settings.distance])}
+        sparse = {BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+
+        async def create(client: VectorClient) -> bool:
+            return await client.create_collection(self._name, vectors_config=vectors, sparse_vectors_config=sparse)
+
+        try:
+            await self._call(create)
+        except (Conflict, InvalidInput):
+            # Another replica of the indexer may have been faster.
+            if not await self._call(lambda c: c.collection_exists(self._name)):
+                raise
+
+    async def index_tags(self, fields: dict[str, models.PayloadSchemaType]) -> None:
+        """Give tags a payload index, up to the number that the settings allow.
+
+        Args:
+            fields: Payload keys and the types of their values.
+        """
+        missing = {key: kind for key, kind in fields.items() if key not in self._fields}
+        room = self._settings.tag_indexes - len(self._fields - set(_FIELDS))
+        if missing and room > 0:
+            async with self._schema_lock:
+                await self._index_fields(dict(list(missing.items())[:room]))
+
+    async def _index_fields(self, fields: dict[str, models.PayloadSchemaType]) -> None:
+        for key, kind in fields.items():
+            if key not in self._fields:
+                await self._call(lambda c, key=key, kind=kind: c.create_payload_index(self._name, key, kind, wait=True))
+                self._fields.add(key)
+
+    async def _newest_generation(self) -> int:
+        order = models.OrderBy(key=GENERATION, direction=models.Direction.DESC)
+        records, _ = await self._call(
+            lambda c: c.scroll(self._name, limit=1, order_by=order, with_payload=[GENERATION])
+        )
+        return int((records[0].payload or {})[GENERATION]) if records else 0
+
+    # ---- writing ----
+
+    async def replace(self, document_ids: list[str], make_points: Callable[[int], list[models.PointStruct]]) -> None:
+        """Store new points of the documents, and then remove what earlier generations hold of them, in one call.
+
+        Writes follow each other in the order of their generations, so that the newest one stays.
+
+        Args:
+            document_ids: The documents.
+            make_points: Makes all their points, given the generation; called in a thread.
+        """
+        async with self._write_lock:
+            self._generation = generation = max(self._generation + 1, time.time_ns() // 1000)
+            points = await asyncio.to_thread(make_points, generation)
+            older = models.FieldCondition(key=GENERATION, range=models.Range(lt=generation))
+            operations: list[Any] = [
+                models.UpsertOperation.model_construct(upsert=models.PointsList.model_construct(points=points)),
+                _delete(models.Filter(must=[_one_of(document_ids), older])),
+            ]
+            await self._update(operations)
+
+    async def delete(self, document_ids: Sequence[str]) -> int:
+        """Remove documents; returns how many of them there were."""
+        if not document_ids or await self.dimensions() is None:
+            return 0
+        deleted = 0
+        ids = list(dict.fromkeys(document_ids))
+        for start in range(0, len(ids), _PAGE):
+            page = _one_of(ids[start : start + _PAGE])
+            async with self._write_lock:
+                deleted += await self._count(models.Filter(must=[page, _FIRST_PASSAGE]))
+                await self._update([_delete(models.Filter(must=[page]))])
+        return deleted
+
+    async def _update(self, operations: list[Any]) -> None:
+        await self._call(lambda c: c.batch_update_points(self._name, operations, wait=True))
+
+    # ---- reading ----
+
+    async def document_ids(self, selection: models.Filter) -> list[str]:
+        """Ids of the documents with a passage that matches."""
+        if await self.dimensions() is None:
+            return []
+        found: dict[str, None] = {}
+        offset: Any = None
+        while True:
+            records, offset = await self._call(
+                lambda c, offset=offset: c.scroll(
+                    self._name, scroll_filter=selection, limit=_PAGE, offset=offset, with_payload=[DOCUMENT_ID]
+                )
+            )
+            found.update((str((record.payload or {})[DOCUMENT_ID]), None) for record in records)
+            if offset is None:
+                return list(found)
+
+    async def count(self) -> tuple[int, int]:
+        """Number of documents and of passages."""
+        if await self.dimensions() is None:
+            return 0, 0
+        return await self._count(models.Filter(must=[_FIRST_PASSAGE])), await self._count(None)
+
+    async def _count(self, selection: models.Filter | None) -> int:
+        result = await self._call(lambda c: c.count(self._name, count_filter=selection, exact=True))
+        return int(result.count)
+
+    async def query(self, requests: Sequence[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
+        """Run queries as one batch; the points of each, best first."""
+        responses = await self._call(lambda c: c.query_batch_points(self._name, requests=requests))
+        return [response.points for response in responses]
+
+    async def _call(self, operation: Any) -> Any:
+        # Untyped on purpose: the two clients agree in what they do, not in every type of their signatures.
+        return await self._backend.call(operation)
+
+
+def _delete(selection: models.Filter) -> models.DeleteOperation:
+    return models.DeleteOperation(delete=models.FilterSelector(filter=selection))
+
+
+def _one_of(document_ids: list[str]) -> models.FieldCondition:
+    return models.FieldCondition(key=DOCUMENT_ID, match=models.MatchAny(any=document_ids))

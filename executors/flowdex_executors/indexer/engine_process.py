@@ -1,0 +1,181 @@
+"""The indexer's end of the engine process: start it, hand it commands, notice its death.
+
+    submit(command) -> Future      any thread
+      -> queue, searches first     one thread writes a frame and reads its answer, one at a time
+      -> pipe -> engine.py
+
+The process starts on construction, and again when a command finds it dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowdex.errors import Conflict, FlowdexError, InternalError, Unavailable
+from flowdex_executors.indexer.frames import Array, decode, encode, read_frame
+
+__all__ = ["EngineProcess"]
+
+_ERRORS: dict[str, type[FlowdexError]] = {"locked": Conflict, "directory": Unavailable}
+_URGENT, _NORMAL, _LAST = range(3)
+
+
+@dataclass(order=True)
+class _Job:
+    priority: int
+    number: int
+    frame: bytes = field(compare=False)
+    done: Future[Any] = field(compare=False)
+
+
+class EngineProcess:
+    """One engine process and the queue before it.
+
+    Args:
+        directory: Folder of the index; the process locks it.
+
+    Raises:
+        Conflict: Another process holds the folder.
+        Unavailable: The folder cannot be used, or the process does not start.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._process = self._start()
+        # A daemon, so that an interpreter that never calls close() still ends; its pipe then ends the engine.
+        self._thread = threading.Thread(target=self._serve, name="index-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the engine."""
+        return self._process.pid
+
+    def submit(self, body: dict[str, Any], arrays: Sequence[Array] = (), *, urgent: bool = False) -> Future[Any]:
+        """Queue a command; urgent ones (searches) go ahead of the others, writes stay in order.
+
+        Returns:
+            A future of the command's result. It raises `Unavailable` where the process has died (the next command
+            starts another) and `InternalError` where the engine refuses.
+        """
+        job = _Job(_URGENT if urgent else _NORMAL, next(self._numbers), encode(body, arrays), Future())
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the index is closed")
+            self._jobs.put(job)
+        return job.done
+
+    def close(self) -> None:
+        """Finish what is queued, flush, end the process. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(_Job(_LAST, next(self._numbers), b"", Future()))
+        self._thread.join()
+
+    # ---- the thread ----
+
+    def _serve(self) -> None:
+        while True:
+            job = self._jobs.get()
+            if job.priority == _LAST:
+                self._stop()
+                return
+            if not job.done.set_running_or_notify_cancel():
+                continue  # whoever asked has gone before it began
+            try:
+                if self._process.poll() is not None:
+                    self._process = self._start()
+                result = self._call(job.frame)
+            except FlowdexError as error:
+                job.done.set_exception(error)
+            except Exception as error:  # an answer that is no frame: a defect, told to the caller, never a dead thread
+                job.done.set_exception(InternalError(f"the index engine gave an unreadable answer: {error}"))
+            else:
+                job.done.set_result(result)
+
+    def _call(self, frame: bytes) -> Any:
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(frame)
+            process.stdin.flush()
+        except BrokenPipeError:
+            answer = None
+        else:
+            answer = read_frame(process.stdout.read)
+        if answer is None:
+            code = self._end(process)
+            raise Unavailable(
+                f"the index engine of {self._directory} ended unexpectedly ({_describe(code)}); "
+                "it is started again, and nothing acknowledged is lost",
+                retry_after=0.5,
+            )
+        return _result(answer)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # The child finds this very package, however the parent found it.
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flowdex_executors.indexer.engine", str(self._directory), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert process.stdout is not None
+        answer = read_frame(process.stdout.read)
+        if answer is None:
+            code = self._end(process)
+            raise Unavailable(f"the index engine of {self._directory} does not start ({_describe(code)}); see its log")
+        try:
+            _result(answer)
+        except FlowdexError:
+            self._end(process)
+            raise
+        return process
+
+    def _stop(self) -> None:
+        self._end(self._process)
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> int:
+        """Close the pipe, which tells the process to flush and end, and wait for that."""
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            code = process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()  # the write-ahead log keeps what it could not flush
+            code = process.wait()
+        process.stdout.close()
+        return code
+
+
+def _result(answer: bytes) -> Any:
+    body, _ = decode(answer)
+    if "error" in body:
+        kind, message = body["error"], body["message"]
+        error = _ERRORS.get(kind)
+        raise error(message) if error else InternalError(f"the index engine failed: {message}")
+    return body["result"]
+
+
+def _describe(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

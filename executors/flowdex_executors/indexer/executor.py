@@ -1,0 +1,320 @@
+"""The executor: requests in, passages stored or found.
+
+/index    documents with chunks (text, embedding, location)  ->  id, passages
+/search   queries (text, embedding)                          ->  matches: passages, best first
+/delete   documents (id), or a filter                        ->  {"deleted": n}
+/status                                                      ->  {"documents": n, "passages": m, ...}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jina import Executor, requests
+from pydantic import BaseModel, ValidationError
+from qdrant_client import models
+
+from flowdex.documents import DocumentBatch
+from flowdex.errors import ConfigurationError, InvalidInput
+from flowdex_executors.indexer.backend import Backend
+from flowdex_executors.indexer.collection import Collection
+from flowdex_executors.indexer.filters import compile_filter
+from flowdex_executors.indexer.payload import DENSE, DOCUMENT_ID, ORDINAL
+from flowdex_executors.indexer.points import check_finite, make_points, read_documents, tag_fields
+from flowdex_executors.indexer.search import Query, SearchParameters, search
+from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings
+from flowdex_executors.indexer.sparse import SparseEncoder
+from flowdex_executors.parameters import parse_parameters
+from flowdex_executors.schema import DocumentColumns
+
+__all__ = ["QdrantIndexer"]
+
+_WRITE_SIZE = 512
+"""Passages a write: small enough that searches between writes do not wait long."""
+
+
+class DeleteParameters(BaseModel):
+    """Parameters of /delete."""
+
+    filter: dict[str, Any] | None = None
+
+
+class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
+    """Stores passages in Qdrant, embedded or a server, and finds them again.
+
+    Args:
+        uri: Where: `edge://DIR`, `http(s)://HOST:6333` or `grpc(s)://HOST:6334`.
+        collection: Name of the collection.
+        dimensions: Size of the vectors; fixed by the first vectors where not given.
+        distance: `cosine`, `dot`, `euclid` or `manhattan`.
+        api_key: Of the server.
+        timeout: Seconds for one call to a server.
+        retry_for: Seconds for which calls are repeated while the server is away.
+        max_passages: Most passages of one document.
+        tag_indexes: How many tag fields get an index of their own.
+        rrf_k: Constant of the fusion in hybrid search.
+        bm25_average_length: Expected average length of a passage in terms.
+        **kwargs: What Jina passes to every executor.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
+        Conflict: Another process uses the embedded index.
+        Unavailable: The folder of the embedded index cannot be used.
+    """
+
+    concurrent = True
+    """Endpoints may run at the same time: they wait for the index most of the time."""
+
+    def __init__(
+        self,
+        *,
+        uri: str = "edge://.flowdex/index",
+        collection: str = "flowdex",
+        dimensions: int | None = None,
+        distance: str = "cosine",
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        retry_for: float = 10.0,
+        max_passages: int = 20_000,
+        tag_indexes: int = 32,
+        rrf_k: int = 2,
+        bm25_average_length: float = 100.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings = _settings(
+            {
+                "uri": uri,
+                "collection": collection,
+                "dimensions": dimensions,
+                "distance": distance,
+                "api_key": api_key,
+                "timeout": timeout,
+                "retry_for": retry_for,
+                "max_passages": max_passages,
+                "tag_indexes": tag_indexes,
+                "rrf_k": rrf_k,
+                "bm25_average_length": bm25_average_length,
+            }
+        )
+        self._sparse = SparseEncoder(self._settings.bm25_average_length)
+        self._backend = Backend(self._settings)
+        self._collection = Collection(self._backend, self._settings)
+
+    # ---- life ----
+
+    async def warm_up(self) -> None:
+        """Open the index, so that what is wrong with it shows at start.
+
+        Raises:
+            ConfigurationError: The collection is not as the settings say.
+            Unavailable: The server cannot be reached.
+        """
+        if self._settings.dimensions is not None:
+            await self._collection.ensure(self._settings.dimensions)
+        else:
+            await self._collection.dimensions()
+        await asyncio.to_thread(self._sparse.query, "warm up the tokenizer 搜索")
+
+    def close(self) -> None:
+        """Write everything to disk and end the engine process, or let go of the server."""
+        self._backend.close_now()
+
+    # ---- what can be known before start ----
+
+    @classmethod
+    def check(cls, uses_with: Mapping[str, Any], context: Any = None) -> list[str]:
+        """What is wrong with `uses_with`, as sentences; nothing is started or contacted.
+
+        Args:
+            uses_with: As in the flow file.
+            context: What is known of the executor; `replicas` is heeded.
+        """
+        try:
+            settings = _settings(uses_with)
+        except ConfigurationError as error:
+            return [error.message]
+        replicas = context.get("replicas", 1) if isinstance(context, Mapping) else getattr(context, "replicas", 1)
+        problems = []
+        location = settings.location
+        if isinstance(location, EdgeLocation):
+            if isinstance(replicas, int) and replicas > 1:
+                problems.append(
+                    f"an embedded index ({settings.uri}) has one writer, so it cannot have {replicas} replicas; "
+                    "set replicas: 1, or use a Qdrant server (uri: http://HOST:6333)"
+                )
+            existing = _dimensions_on_disk(location, settings.collection)
+            if settings.dimensions is not None and existing not in (None, settings.dimensions):
+                problems.append(
+                    f"the collection {settings.collection!r} in {location.directory} holds vectors of {existing} "
+                    f"dimensions, but dimensions is {settings.dimensions}; make them agree, or name another collection"
+                )
+        return problems
+
+    @classmethod
+    def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of the index before start: `embedded`, and `dimensions` where they are fixed already.
+
+        Raises:
+            ConfigurationError: `uses_with` is wrong.
+        """
+        settings = _settings(uses_with)
+        location = settings.location
+        embedded = isinstance(location, EdgeLocation)
+        dimensions = settings.dimensions
+        if isinstance(location, EdgeLocation) and dimensions is None:
+            dimensions = _dimensions_on_disk(location, settings.collection)
+        return {
+            "uri": settings.uri,
+            "collection": settings.collection,
+            "embedded": embedded,
+            "dimensions": dimensions,
+        }
+
+    # ---- endpoints ----
+
+    @requests(on="/index", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def index(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
+        """Store documents, each in place of all that was stored under its id; all are validated before any is written.
+
+        Returns:
+            For each document its `id` and `passages`, the number stored: 0 for one whose id comes again later.
+
+        Raises:
+            InvalidInput: A document cannot be indexed; nothing of the request has been.
+        """
+        passages = await asyncio.to_thread(read_documents, docs.batch, max_passages=self._settings.max_passages)
+        if passages.document_ids:
+            await self._collection.ensure(passages.vectors.shape[1])
+            await self._collection.index_tags(tag_fields(passages))
+        for part in passages.parts(_WRITE_SIZE):
+            rows = slice(int(passages.offsets[part.start]), int(passages.offsets[part.stop]))
+            sparse = await asyncio.to_thread(self._sparse.passages, passages.texts[rows])
+            await self._collection.replace(passages.document_ids[part], partial(make_points, passages, part, sparse))
+        counts = passages.counts()
+        ids = docs.batch.ids
+        stored = [counts.pop(document_id, 0) for document_id in reversed(ids)][::-1]
+        return DocumentColumns(DocumentBatch.from_columns(ids=ids, passages=stored))
+
+    @requests(on="/search", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def search(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Find the passages of the best documents for each query: field `matches`, best first.
+
+        Raises:
+            InvalidInput: A parameter is wrong, or a query lacks what its mode needs.
+        """
+        batch = docs.batch
+        wanted = parse_parameters(SearchParameters, parameters)
+        selection = compile_filter(wanted.filter)
+        vectors = batch.embeddings
+        queries = await asyncio.to_thread(self._queries, batch.texts, vectors, wanted.mode)
+        batch.drop("embedding")
+        found: list[list[models.ScoredPoint]] = [[] for _ in batch]
+        answerable = [index for index, query in enumerate(queries) if query is not None]
+        if answerable and await self._collection.dimensions() is not None:
+            if vectors is not None:
+                self._collection.check_size(vectors.shape[1])
+            results = await search(
+                self._collection, [q for q in queries if q is not None], wanted, selection, self._settings
+            )
+            for index, points in zip(answerable, results, strict=True):
+                found[index] = points
+        batch.set_nested("matches", [_matches(points) for points in found])
+        return docs
+
+    @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def delete(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Remove the documents with the given ids, those that match the filter, or, given both, those of both.
+
+        Returns:
+            `deleted`: how many documents were there and are no more.
+
+        Raises:
+            InvalidInput: Neither ids nor a filter are given.
+        """
+        selection = compile_filter(parse_parameters(DeleteParameters, parameters).filter)
+        ids = docs.batch.ids
+        for index, document_id in enumerate(ids):
+            if not document_id:
+                raise InvalidInput(f"document {index} has no id")
+        if selection is None and not ids:
+            raise InvalidInput("name what to delete: documents with their ids, or a filter that is not empty")
+        if selection is not None:
+            matching = await self._collection.document_ids(selection)
+            ids = [document_id for document_id in matching if document_id in set(ids)] if ids else matching
+        return {"deleted": await self._collection.delete(ids)}
+
+    @requests(on="/status", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def status(self, **kwargs: Any) -> dict[str, Any]:
+        """Size and place of the index."""
+        documents, passages = await self._collection.count()
+        return {
+            "documents": documents,
+            "passages": passages,
+            "dimensions": await self._collection.dimensions(),
+            "distance": self._settings.distance,
+            "uri": self._settings.uri,
+            "collection": self._settings.collection,
+        }
+
+    def _queries(
+        self, texts: Sequence[str | None], vectors: npt.NDArray[np.float32] | None, mode: str
+    ) -> list[Query | None]:
+        """What to look for; None for a query of stop words only that has no vector to go by."""
+        if vectors is None and mode in ("dense", "hybrid"):
+            raise InvalidInput(
+                f"the queries have no vectors, which the mode {mode!r} needs; put an encoder before the indexer, "
+                'or search with mode "sparse"'
+            )
+        if vectors is not None:
+            check_finite(vectors, "query {}".format)
+        queries: list[Query | None] = []
+        for index, text in enumerate(texts):
+            if mode == "sparse" and not text:
+                raise InvalidInput(f"query {index} has no text, which the mode 'sparse' needs")
+            dense = vectors[index].tolist() if vectors is not None and mode != "sparse" else None
+            sparse = self._sparse.query(text) if text and mode != "dense" else None
+            queries.append(Query(dense, sparse) if dense is not None or sparse is not None else None)
+        return queries
+
+
+def _matches(points: Sequence[models.ScoredPoint]) -> DocumentBatch:
+    payloads = [point.payload or {} for point in points]
+    return DocumentBatch.from_columns(
+        ids=[f"{payload[DOCUMENT_ID]}#{payload[ORDINAL]}" for payload in payloads],
+        parent_id=[payload[DOCUMENT_ID] for payload in payloads],
+        texts=[payload["text"] for payload in payloads],
+        location=[[payload["start"], payload["end"]] for payload in payloads],
+        tags=[payload["tags"] for payload in payloads],
+        scores=[{"score": point.score} for point in points],
+    )
+
+
+def _settings(uses_with: Mapping[str, Any]) -> IndexerSettings:
+    try:
+        return IndexerSettings.model_validate(dict(uses_with))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False)  # the input may be a key
+        )
+        raise ConfigurationError(f"uses_with of the indexer is wrong: {problems}") from None
+
+
+def _dimensions_on_disk(location: EdgeLocation, collection: str) -> int | None:
+    """Dimensions of an embedded collection, read from the engine's own configuration file."""
+    try:
+        config = json.loads((location.directory / collection / "shard" / "edge_config.json").read_text())
+        return int(config["vectors"][DENSE]["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or not readable: starting will say what is wrong

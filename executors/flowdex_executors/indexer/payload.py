@@ -1,0 +1,57 @@
+"""What is stored with a passage besides its vectors, and how a filter addresses it.
+
+document_id   id of its document
+ordinal       0, 1, ... within the document; so a document is counted by its passage 0
+generation    number of the write that made it, see points.py
+text          of the passage
+start, end    its place in the document's text, in characters
+tags          of the document
+flags         its boolean tags as strings, such as "draft=true": the embedded engine cannot match booleans
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["BM25", "DENSE", "DOCUMENT_ID", "FLAGS", "GENERATION", "ORDINAL", "TAGS", "flag", "payload_key", "walk"]
+
+DENSE, BM25 = "dense", "bm25"  # the two vectors
+DOCUMENT_ID, ORDINAL, GENERATION, TAGS, FLAGS = "document_id", "ordinal", "generation", "tags", "flags"
+
+_STEP = re.compile(r"(?P<name>[^\[\]\"\\]+)(?P<each>\[\])?")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def payload_key(path: str) -> str | None:
+    """The payload's JSON path of a filter path; None where the path is malformed.
+
+    A filter path is `id`, or a tag's name: dots lead into nested objects, `name[]` into the elements of a list.
+    """
+    if path == "id":
+        return DOCUMENT_ID
+    steps = [TAGS]
+    for step in path.split("."):
+        match = _STEP.fullmatch(step)
+        if match is None:
+            return None
+        name = match["name"] if _PLAIN_NAME.fullmatch(match["name"]) else f'"{match["name"]}"'
+        steps.append(name + (match["each"] or ""))
+    return ".".join(steps)
+
+
+def walk(tags: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All scalar values in the tags, each with its filter path."""
+    for key, value in tags.items():
+        path = f"{prefix}{key}"
+        for element in value if isinstance(value, list) else [value]:
+            if isinstance(element, Mapping):
+                yield from walk(element, f"{path}{'[]' if isinstance(value, list) else ''}.")
+            elif not isinstance(element, list):
+                yield path, element
+
+
+def flag(path: str, value: bool) -> str:
+    """The entry of `flags` for a boolean tag."""
+    return f"{path}={'true' if value else 'false'}"

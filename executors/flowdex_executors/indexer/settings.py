@@ -1,0 +1,132 @@
+"""What `uses_with` of a QdrantIndexer may say, and where a URI leads.
+
+edge://DIR                  Qdrant's engine, embedded, in the folder DIR (relative to the working directory)
+http(s)://HOST[:6333]       a Qdrant server or cluster, over REST
+grpc(s)://HOST[:6334]       the same over gRPC
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+__all__ = ["EdgeLocation", "IndexerSettings", "ServerLocation"]
+
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_DEFAULT_PORTS = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
+
+
+class EdgeLocation(BaseModel):
+    """An embedded index.
+
+    Attributes:
+        directory: Its folder, absolute.
+    """
+
+    directory: Path
+
+
+class ServerLocation(BaseModel):
+    """A Qdrant server.
+
+    Attributes:
+        host: Name or address.
+        port: Of the protocol in use.
+        grpc: Whether to speak gRPC rather than REST.
+        tls: Whether to encrypt.
+        prefix: Path before the REST API's own, where a proxy adds one.
+    """
+
+    host: str
+    port: int
+    grpc: bool
+    tls: bool
+    prefix: str | None = None
+
+
+class IndexerSettings(BaseModel):
+    """The settings of a QdrantIndexer, checked.
+
+    Attributes:
+        uri: Where the index lives.
+        collection: Name of the collection there; created when the first documents come.
+        dimensions: Size of the vectors. Fixed by the first vectors where it is not given.
+        distance: How vectors are compared.
+        api_key: Of a Qdrant server.
+        timeout: Seconds for one call to a Qdrant server.
+        retry_for: Seconds for which a call is tried again while the backend is unavailable.
+        max_passages: Most passages that one document may have. They are written in one piece, so that a document is
+            never half replaced; the limit keeps that piece within what a server accepts.
+        tag_indexes: How many tag fields get an index of their own, in the order in which they are first seen; filters
+            on further fields work too, more slowly.
+        rrf_k: The constant of reciprocal rank fusion: 1 / (k + rank), ranks from 0.
+        bm25_average_length: Expected average length of a passage, in terms without stop words.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    uri: str = "edge://.flowdex/index"
+    collection: str = "flowdex"
+    dimensions: int | None = Field(default=None, ge=1, le=65536)
+    distance: Literal["cosine", "dot", "euclid", "manhattan"] = "cosine"
+    api_key: SecretStr | None = None
+    timeout: float = Field(default=30.0, gt=0)
+    retry_for: float = Field(default=10.0, ge=0)
+    max_passages: int = Field(default=20_000, ge=1)
+    tag_indexes: int = Field(default=32, ge=0, le=256)
+    rrf_k: int = Field(default=2, ge=1)
+    bm25_average_length: float = Field(default=100.0, gt=0)
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, uri: str) -> str:
+        _parse_uri(uri)
+        return uri
+
+    @field_validator("collection")
+    @classmethod
+    def _check_collection(cls, name: str) -> str:
+        if not _COLLECTION_NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} cannot name a collection: use up to 100 letters, digits, '_', '-' and '.', "
+                "starting with a letter or digit"
+            )
+        return name
+
+    @property
+    def location(self) -> EdgeLocation | ServerLocation:
+        """Where `uri` leads."""
+        return _parse_uri(self.uri)
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the distance is a similarity."""
+        return self.distance in ("cosine", "dot")
+
+
+def _parse_uri(uri: str) -> EdgeLocation | ServerLocation:
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("edge", *_DEFAULT_PORTS):
+        raise ValueError(
+            f"{uri!r} is not the URI of an index: use edge://DIR, http(s)://HOST:6333 or grpc(s)://HOST:6334"
+        )
+    if scheme == "edge":
+        if not rest:
+            raise ValueError(f"{uri!r} names no folder: use edge://DIR, such as edge://.flowdex/index")
+        return EdgeLocation(directory=Path(rest).expanduser().absolute())
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        raise ValueError(f"{uri!r} names no host")
+    if parts.username or parts.password:
+        raise ValueError("the URI of an index must not hold credentials: give the key as api_key: ${{ ENV.NAME }}")
+    return ServerLocation(
+        host=parts.hostname,
+        port=parts.port or _DEFAULT_PORTS[scheme],  # a port out of range raises ValueError here
+        grpc=scheme.startswith("grpc"),
+        tls=scheme.endswith("s"),
+        prefix=parts.path.strip("/") or None,
+    )
