@@ -80,9 +80,7 @@ def _keys(flow: Flow) -> Iterator[Finding]:
 def _gateway(flow: Flow) -> Iterator[Finding]:
     for protocol in flow.gateway.protocols:
         if protocol not in _SERVED:
-            yield flow.finding(
-                _gateway_key(flow, "protocol"), f"the gateway serves {' and '.join(_SERVED)}, not {protocol}"
-            )
+            yield flow.finding(("gateway", "protocol"), f"the gateway serves {' and '.join(_SERVED)}, not {protocol}")
     if flow.gateway.uses_with:
         from flowdex_orchestrator.gateway.settings import GatewaySettings
 
@@ -95,11 +93,6 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
             )
 
 
-def _gateway_key(flow: Flow, key: str) -> KeyPath:
-    """Where the file says it: in `gateway`, or in `with`."""
-    return ("gateway" if flow.has(("gateway", key)) else "with", key)
-
-
 # ---- machine ----
 
 
@@ -107,7 +100,7 @@ def _named_ports(flow: Flow) -> Iterator[tuple[KeyPath, str, int]]:
     """(key, host, port) of every port that the flow will listen on and the file names."""
     for _, port in flow.gateway.listeners():
         if port:
-            yield _gateway_key(flow, "port"), flow.gateway.host, port
+            yield ("gateway", "port"), flow.gateway.host, port
     for index, executor in enumerate(flow.executors):
         if not executor.external:
             for port in executor.ports:
@@ -206,9 +199,8 @@ def _dimensions(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[
             if "model" not in made or made.get("dimensions") is None:
                 waiting += before[name]
             elif made["dimensions"] != stored:
-                key: KeyPath = ("executors", index, "uses_with", "dimensions")
                 yield flow.finding(
-                    key if flow.has(key) else key[:2],
+                    ("executors", index, "uses_with", "dimensions"),
                     f"it stores vectors of {stored} dimensions, but {name} ({made['model']}) makes vectors of "
                     f"{made['dimensions']}; use an encoder of the same size, or another index",
                 )
@@ -217,9 +209,8 @@ def _dimensions(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[
 def _embedded(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
     for index, executor in enumerate(flow.executors):
         if executor.replicas > 1 and facts.get(index, {}).get("embedded"):
-            key: KeyPath = ("executors", index, "replicas")
             yield flow.finding(
-                key if flow.has(key) else ("with", "replicas") if flow.has(("with", "replicas")) else key[:2],
+                ("executors", index, "replicas"),
                 f"an embedded index lives in one process, so it cannot have {executor.replicas} replicas; "
                 "use a Qdrant server (uri: http://...) to have more",
             )

@@ -58,8 +58,7 @@ def inspect_classes(flow: Flow, folder: Path, timeout: float) -> tuple[list[Find
                 waiting.remove(index)
                 facts[index] = answer["facts"]
                 for key, message, severity in answer["problems"]:
-                    path = ("executors", index, *key)
-                    findings.append(flow.finding(path if flow.has(path) else path[:3], message, severity))
+                    findings.append(flow.finding(("executors", index, *key), message, severity))
             if not death:
                 break
             if begun is None:

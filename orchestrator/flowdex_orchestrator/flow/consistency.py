@@ -26,7 +26,7 @@ class InconsistentFlow(ValueError):
 def gateway_problems(gateway: Gateway) -> list[tuple[KeyPath, str]]:
     """What is wrong with the gateway's ports and protocols taken together."""
     protocols, ports = gateway.protocols, gateway.ports
-    key: KeyPath = ("gateway", "port") if "ports" in gateway.model_fields_set else ("with", "port")
+    key: KeyPath = ("gateway", "port")
     if ports and len(ports) != len(protocols):
         return [(key, f"expected one port for each of {', '.join(protocols)}, got {len(ports)}")]
     if len({port for port in ports if port}) < len([port for port in ports if port]):

@@ -80,5 +80,6 @@ def format_key(path: KeyPath) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)`, or the empty string where nothing known is close."""
-    matches = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    spellings = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower(), list(spellings), n=1, cutoff=0.6)
+    return f" (did you mean {spellings[matches[0]]!r}?)" if matches else ""

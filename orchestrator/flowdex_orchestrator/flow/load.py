@@ -20,6 +20,7 @@ from flowdex_orchestrator.flow import topology
 from flowdex_orchestrator.flow.consistency import InconsistentFlow
 from flowdex_orchestrator.flow.findings import Finding, FlowFileError, KeyPath, format_key
 from flowdex_orchestrator.flow.model import EXTENSION, Flow
+from flowdex_orchestrator.flow.places import as_written
 from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, Section
 from flowdex_orchestrator.flow.substitution import substitute
 from flowdex_orchestrator.flow.yaml_reader import Document, read_yaml, resolve_scalar
@@ -27,10 +28,8 @@ from flowdex_orchestrator.flow.yaml_reader import Document, read_yaml, resolve_s
 __all__ = ["default_flow_path", "load_flow", "parse_flow"]
 
 _MAX_BYTES = 10_000_000  # a flow has some kilobytes
-_ALIASES = {**Flow.aliases, **FlowSettings.aliases}
 _PLAIN = {
     "dict_type": "a mapping (key: value)",
-    "literal_error": "one of the values named in the documentation",
     "model_type": "a mapping (key: value)",
     "string_type": "a text",
     "tuple_type": "a list",
@@ -97,14 +96,11 @@ def parse_flow(
         findings.append(_finding(document, file, (), "expected a mapping that starts with `jtype: Flow`"))
         raise FlowFileError(findings)
     data = _without_unknown_keys(document, file, findings)
-    unread = {finding.key for finding in findings}
     try:
         flow = Flow.model_validate(data)
     except ValidationError as error:
         problems = _problems(error, data)
-        findings += [
-            _finding(document, file, path, message) for path, message in problems if format_key(path) not in unread
-        ]
+        findings += [_finding(document, file, *problem) for problem in problems if not _follows(problem[0], document)]
     if findings or flow is None:
         raise FlowFileError(findings)
     flow._document, flow._file = document, file
@@ -128,24 +124,17 @@ def default_flow_path() -> Path:
 
 
 def _finding(document: Document, file: str, path: KeyPath, message: str) -> Finding:
-    written = _as_written(document.value, path)
+    written = as_written(document.value, path)
     line, column = document.position(written) or (1, 1)
     return Finding(message, format_key(written), file, line, column)
 
 
-def _as_written(data: Any, path: KeyPath) -> KeyPath:
-    """`path` with each key in the spelling that the file uses, `ports` for `port`."""
-    written: list[str | int] = []
-    for part in path:
-        if isinstance(data, dict) and part not in data:
-            spellings = [key for key, name in _ALIASES.items() if name == part and key in data]
-            part = spellings[0] if spellings else part  # noqa: PLW2901
-        written.append(part)
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            data = None
-    return tuple(written)
+def _follows(path: KeyPath, document: Document) -> bool:
+    """Whether a problem at `path` only follows from a value, or an item of a list, that could not be read."""
+    if path == ("jtype",):
+        path = ()  # `!Flow` in its place
+    lists = {unread[:-1] for unread in document.unread if unread and isinstance(unread[-1], int)}
+    return path in document.unread or path in lists
 
 
 def _without_unknown_keys(document: Document, file: str, findings: list[Finding]) -> dict[str, Any]:
@@ -186,6 +175,9 @@ def _problems(error: ValidationError, data: dict[str, Any]) -> list[tuple[KeyPat
         path = item["loc"]
         if item["type"] == "missing":
             found.append((path, "the key is missing" + ("; write `jtype: Flow`" if path == ("jtype",) else "")))
+        elif item["type"] == "literal_error":
+            choices = item["ctx"]["expected"].replace("'", "")
+            found.append((path, f"expected {choices}, got {item['input']!r:.60}"))
         elif item["type"] in _PLAIN:
             found.append((path, f"expected {_PLAIN[item['type']]}, got {item['input']!r:.60}"))
         else:

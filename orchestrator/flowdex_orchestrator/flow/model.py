@@ -21,6 +21,7 @@ from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow import topology
 from flowdex_orchestrator.flow.consistency import InconsistentFlow, address_problems, gateway_problems
 from flowdex_orchestrator.flow.findings import Finding, KeyPath, format_key, nearest
+from flowdex_orchestrator.flow.places import as_written
 from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, Section
 from flowdex_orchestrator.flow.values import (
     Text,
@@ -179,13 +180,15 @@ class Flow(Section):
         )
         return self.model_copy(update={"executors": executors})
 
-    def has(self, path: KeyPath) -> bool:
-        """Whether the file has the key at `path`."""
-        return self._document is not None and path in self._document.positions
-
     def finding(self, path: KeyPath, message: str, severity: Literal["error", "warning"] = "error") -> Finding:
-        """A finding about the key at `path`, with its place in the file where there is one."""
+        """A finding about the key at `path`, with its place in the file where there is one.
+
+        A key that the file does not write is reported at the mapping or list it would stand in.
+        """
         if self._document is None:
             return Finding(message, format_key(path), severity=severity)
-        line, column = self._document.position(path) or (1, 1)
-        return Finding(message, format_key(path), self._file or "<flow>", line, column, severity)
+        written = as_written(self._document.value, path)
+        while written and written not in self._document.positions:
+            written = written[:-1]
+        line, column = self._document.position(written) or (1, 1)
+        return Finding(message, format_key(written), self._file or "<flow>", line, column, severity)

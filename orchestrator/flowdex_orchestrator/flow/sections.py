@@ -8,6 +8,7 @@ keys, in the plural where a key takes one or several (`ports` for `port`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -40,6 +41,7 @@ __all__ = ["Executor", "FlowSettings", "Gateway", "Section"]
 DEFAULT_HOST = "127.0.0.1"
 _OWN = frozenset({"name", "env"})  # never inherited, or merged
 _LISTENING = frozenset({"host", "ports", "protocols"})  # of the gateway: executors stay on loopback and free ports
+_HAS_PORT = re.compile(r"(\[[^\]]*\]|[^:]*):[0-9]+")
 SectionT = TypeVar("SectionT", bound="Section")
 
 
@@ -208,12 +210,11 @@ class Executor(Section):
             ports *= len(hosts)
         found = []
         for host, port in zip(hosts, ports, strict=True):
-            bare = host.partition("://")[2] or host
-            bare = bare.rstrip("/")
-            if bare.rpartition(":")[2].isdigit() and not bare.endswith("]") and bare.count(":") == 1:
+            bare = (host.partition("://")[2] or host).rstrip("/")
+            if _HAS_PORT.fullmatch(bare):
                 found.append(bare)
             elif port is not None:
-                found.append(f"{bare}:{port}")
+                found.append(f"[{bare}]:{port}" if ":" in bare and not bare.startswith("[") else f"{bare}:{port}")
         return found
 
 

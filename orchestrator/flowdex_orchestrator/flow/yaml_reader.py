@@ -27,6 +27,7 @@ _CORE = "tag:yaml.org,2002:"
 _TEXT_TAGS = {_CORE + name for name in ("str", "timestamp", "value")}
 _SCALAR_TAGS = {_CORE + name for name in ("null", "bool", "int", "float")}
 _MAX_VALUES = 100_000  # a flow has tens; more is an alias bomb
+_UNREAD: Any = object()  # in place of a value that could not be read and has been reported
 _MAX_NUMBER = 100  # digits: longer ones are no setting, and Python refuses to print them
 
 
@@ -47,11 +48,13 @@ class Document:
     Attributes:
         value: Mappings, lists and scalars. Values that could not be read are left out and reported.
         positions: Where each key (of a mapping) or item (of a list) stands.
+        unread: The places whose value could not be read and has been reported.
         findings: The mistakes found while reading.
     """
 
     value: Any = None
     positions: dict[KeyPath, Position] = field(default_factory=dict)
+    unread: set[KeyPath] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def position(self, path: KeyPath) -> Position | None:
@@ -100,11 +103,12 @@ def read_yaml(text: str, file: str, substitute: Callable[[str], Any] = str) -> D
         if node is None:
             report("the file is empty; a flow starts with `jtype: Flow`", None)
         else:
-            document.value = _Walk(loader, document, report, substitute).read(node, ())
+            value = _Walk(loader, document, report, substitute).read(node, ())
+            document.value = None if value is _UNREAD else value
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         mark = yaml.Mark(file, 0, before.count("\n"), len(before) - before.rfind("\n") - 1, "", 0)
-        report(f"the character {_character(error.character)} is not allowed in YAML", mark)
+        report(f"the character U+{int(error.character):04X} is not allowed in YAML", mark)
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
         hint = "; indent with spaces, not tabs" if "\\t" in problem else ""
@@ -135,24 +139,32 @@ class _Walk:
         self._count = 0
 
     def read(self, node: yaml.Node, path: KeyPath) -> Any:
+        value = self._read(node, path)
+        if value is _UNREAD:
+            self._document.unread.add(path)
+        return value
+
+    def _read(self, node: yaml.Node, path: KeyPath) -> Any:
         self._count += 1
         if self._count == _MAX_VALUES:
             self._report(f"more than {_MAX_VALUES:,} values; do aliases repeat each other?", node.start_mark, path)
         if self._count >= _MAX_VALUES:
-            return None
+            return _UNREAD
         self._document.positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
         if isinstance(node, yaml.ScalarNode):
             return self._read_scalar(node, path)
         if node.tag not in (_CORE + "map", _CORE + "seq"):
             self._report(_tag_message(node.tag), node.start_mark, path)
+            self._document.unread.add(path)
         if id(node) in self._open:
             self._report("an alias must not contain itself", node.start_mark, path)
-            return None
+            return _UNREAD
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
                 return self._read_mapping(node, path)
-            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+            items = [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+            return [None if item is _UNREAD else item for item in items]  # the others keep their places
         finally:
             self._open.discard(id(node))
 
@@ -162,11 +174,11 @@ class _Walk:
                 return _scalar(self._loader, node)
             if node.tag not in _TEXT_TAGS:
                 self._report(_tag_message(node.tag), node.start_mark, path)
-                return None
+                return _UNREAD
             return self._substitute(node.value)
         except ValueError as error:
             self._report(str(error), node.start_mark, path)
-            return None
+            return _UNREAD
 
     def _read_mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         mapping: dict[str, Any] = {}
@@ -186,7 +198,9 @@ class _Walk:
                 continue
             lines[key] = key_node.start_mark.line + 1
             self._document.positions[key_path] = (lines[key], key_node.start_mark.column + 1)
-            mapping[key] = self.read(value_node, key_path)
+            value = self.read(value_node, key_path)
+            if value is not _UNREAD:
+                mapping[key] = value
         for source in merged:  # `<<: *defaults`: the mapping's own keys win, then the first merged mapping's
             if not isinstance(source, yaml.MappingNode):
                 self._report("`<<` merges mappings only", source.start_mark, (*path, "<<"))
@@ -218,7 +232,3 @@ def _tag_message(tag: str) -> str:
         return f"the tag {tag} is the syntax of Jina 2; write `jtype: {tag[1:]}` as a key, or `uses: {tag[1:]}`"
     short = "!!" + tag.removeprefix(_CORE) if tag.startswith(_CORE) else tag
     return f"the YAML tag {short} is not allowed in a flow; write plain values"
-
-
-def _character(character: Any) -> str:
-    return f"U+{ord(character):04X}" if isinstance(character, str) else f"0x{character:02x}"
