@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 @click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
 @click.option("--parent-pid", type=int, help="Stop when the process with this id is gone.")
 def gateway(
+    *,
     flow_file: Path | None,
     addresses: tuple[str, ...],
     host: str | None,
@@ -114,4 +115,8 @@ def _stop_on_signals(stop: asyncio.Event, parent_pid: int | None) -> None:
     for each in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(each, stop_or_end)
     if parent_pid is not None:
-        watch_parent(parent_pid, lambda: loop.call_soon_threadsafe(stop.set))
+
+        def parent_died() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        watch_parent(parent_pid, parent_died)

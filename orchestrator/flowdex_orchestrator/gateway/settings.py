@@ -54,6 +54,9 @@ class GatewaySettings:
         replica_retries: How often a call that may have run is tried again on another replica.
         drain: Seconds given to requests in flight when the gateway stops.
         idempotent_endpoints: Endpoints whose calls may run twice without harm.
+        title: Title of the HTTP API's documentation; the flow's name if empty.
+        description: Text of it.
+        cors: Whether web pages of any origin may call the HTTP API.
     """
 
     max_in_flight: int = 1024
@@ -64,6 +67,9 @@ class GatewaySettings:
     replica_retries: int = 2
     drain: float = 30.0
     idempotent_endpoints: frozenset[str] = field(default=IDEMPOTENT_ENDPOINTS)
+    title: str = ""
+    description: str = ""
+    cors: bool = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> GatewaySettings:
@@ -81,8 +87,18 @@ class GatewaySettings:
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
                 raise ConfigurationError(f"gateway.uses_with has no setting {name!r}; {hint}")
             kind = type(getattr(default, name))
-            values[name] = frozenset(_strings(name, value)) if kind is frozenset else _number(name, value, kind)
+            if kind in (str, bool):
+                values[name] = _exactly(kind, name, value)
+            else:
+                values[name] = frozenset(_strings(name, value)) if kind is frozenset else _number(name, value, kind)
         return replace(default, **values)
+
+
+def _exactly(kind: type, name: str, value: Any) -> Any:
+    if type(value) is not kind:
+        expected = "true or false" if kind is bool else "a string"
+        raise ConfigurationError(f"gateway.uses_with.{name} must be {expected}, got {value!r}")
+    return value
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:

@@ -1,0 +1,109 @@
+"""The ASGI application: routes, names of requests, errors, documentation.
+
+CORS --> RequestId --> Incident --> routes (or problems)
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flowdex.documents import new_id
+from flowdex_orchestrator.gateway.http.problems import PROBLEM_JSON, IncidentMiddleware, install_handlers
+from flowdex_orchestrator.gateway.http.routes import make_router
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.gateway.server import Gateway
+
+__all__ = ["make_app"]
+
+_DESCRIPTION = """Turn texts into vectors, index documents and search them.
+
+Every answer carries `X-Request-Id`: the one you sent, or one made up. `X-Request-Timeout-Ms` sets a deadline that every
+executor honours. Errors are problem documents (RFC 9457)."""
+_LONGEST_REQUEST_ID = 128
+
+
+def make_app(gateway: Gateway) -> FastAPI:
+    """Make the application in front of a gateway."""
+    settings = gateway.settings
+    app = FastAPI(
+        title=settings.title or gateway.name,
+        description=settings.description or _DESCRIPTION,
+        version=version("flowdex"),
+        docs_url=None,  # FastAPI's page loads its script from a CDN; ours is in the package
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.gateway = gateway
+    app.state.max_message_bytes = settings.max_message_bytes
+    app.include_router(make_router())
+    page = (files(__package__) / "docs.html").read_text(encoding="utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("docs")
+
+    install_handlers(app)
+    app.add_middleware(IncidentMiddleware)
+    app.add_middleware(RequestIdMiddleware)
+    if settings.cors:
+        from starlette.middleware.cors import CORSMiddleware
+
+        app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+    setattr(app, "openapi", lambda: _openapi(app))  # noqa: B010 - FastAPI's way of replacing the document
+    return app
+
+
+class RequestIdMiddleware:
+    """Gives each request its name and repeats it in the response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = Headers(scope=scope).get("x-request-id", "")
+        if not (request_id.isascii() and request_id.isprintable() and 0 < len(request_id) <= _LONGEST_REQUEST_ID):
+            request_id = new_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, named)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI 3.1 document; errors are declared as the problem documents they are."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            openapi_version="3.1.0",
+        )
+        for path in schema["paths"].values():
+            for operation in path.values():
+                for status, response in operation["responses"].items():
+                    if int(status) >= 400 and "application/json" in response.get("content", {}):
+                        response["content"] = {PROBLEM_JSON: response["content"]["application/json"]}
+        app.openapi_schema = schema
+    return app.openapi_schema

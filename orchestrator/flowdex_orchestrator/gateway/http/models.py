@@ -1,0 +1,263 @@
+"""What the HTTP API takes and answers, as pydantic models; the OpenAPI document is made from them.
+
+Requests are strict: an unknown key is an error that names the nearest known one, and nothing is converted (a number is
+not a text). Limits that are settings are checked by the routes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "DeleteRequest",
+    "DeleteResponse",
+    "Document",
+    "EncodeRequest",
+    "EncodeResponse",
+    "Health",
+    "IndexRequest",
+    "IndexResponse",
+    "Problem",
+    "SearchRequest",
+    "SearchResponse",
+    "Status",
+]
+
+
+def _texts(value: Any) -> list[str]:
+    """One text or several, none of them blank."""
+    return [_text(item) for item in _strings(value)]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "must be a string, not {kind}", {"kind": _kind(value)})
+    if not value or value.isspace():
+        raise PydanticCustomError("blank", "must not be blank")
+    return value
+
+
+def _strings(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise PydanticCustomError(
+            "list_type", "must be a string or a list of strings, not {kind}", {"kind": _kind(value)}
+        )
+    if not value:
+        raise PydanticCustomError("empty", "must not be empty")
+    return value
+
+
+def _kind(value: Any) -> str:
+    """What JSON calls it."""
+    names = {dict: "an object", list: "a list", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
+    return names.get(type(value), "null")
+
+
+_ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
+Id = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Texts = Annotated[list[Text], BeforeValidator(_strings), WithJsonSchema(_ONE_OR_MANY)]
+Ids = Annotated[list[Id], BeforeValidator(_strings), WithJsonSchema(_ONE_OR_MANY)]
+Span = Annotated[list[int], Field(min_length=2, max_length=2)]
+JsonObject = dict[str, Any]
+
+
+class _Request(BaseModel):
+    """A request's body: no key but those of the model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise PydanticCustomError("object_type", "must be a JSON object, not {kind}", {"kind": _kind(data)})
+        unknown = [key for key in data if key not in cls.model_fields]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], cls.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(cls.model_fields)}"
+            raise PydanticCustomError(
+                "unknown_key", "unknown key {key}; {hint}", {"key": repr(unknown[0]), "hint": hint}
+            )
+        return data
+
+
+_PARAMETERS: Any = Field(
+    default_factory=dict,
+    description="Further parameters for the executors; an object under an executor's name is for that one alone.",
+)
+
+
+class EncodeRequest(_Request):
+    """Texts to turn into vectors."""
+
+    texts: Texts = Field(description="One text or a list of texts.", examples=[["The quick brown fox", "Ein Satz"]])
+    encoding: Literal["float", "base64"] = Field(
+        default="float", description="Vectors as lists of numbers, or as base64 of little-endian float32."
+    )
+    parameters: JsonObject = _PARAMETERS
+
+
+class EncodeResponse(BaseModel):
+    """One vector a text, in order."""
+
+    embeddings: list[list[float]] | list[str] = Field(description="As `encoding` says.", examples=[[[0.1, -0.2]]])
+    dimensions: int = Field(description="Length of a vector.", examples=[384])
+    count: int = Field(description="Number of vectors.", examples=[1])
+    took_ms: float = Field(description="Time in the gateway and behind it, in milliseconds.", examples=[7.4])
+
+
+class Document(_Request):
+    """One document to index."""
+
+    id: Id | None = Field(default=None, description="Made up if absent; a known id replaces that document.")
+    text: Text = Field(description="The text; long ones are cut into passages.")
+    tags: JsonObject = Field(default_factory=dict, description="Values to filter by.", examples=[{"year": 1969}])
+
+
+class IndexRequest(_Request):
+    """Documents to add to the index."""
+
+    documents: list[Document] = Field(
+        min_length=1, examples=[[{"id": "apollo", "text": "Apollo 11 landed on the Moon.", "tags": {"year": 1969}}]]
+    )
+    parameters: JsonObject = _PARAMETERS
+
+
+class IndexResponse(BaseModel):
+    """What was stored."""
+
+    ids: list[str] = Field(description="The documents' ids, in order.", examples=[["apollo"]])
+    documents: int = Field(description="Number of documents.", examples=[1])
+    passages: int = Field(description="Number of passages they were cut into.", examples=[1])
+    took_ms: float = Field(examples=[31.0])
+
+
+class SearchRequest(_Request):
+    """One query or several."""
+
+    query: Texts = Field(description="One query or a list of queries.", examples=["first people on the Moon"])
+    limit: int = Field(default=10, ge=1, strict=True, description="Most hits a query.")
+    offset: int = Field(default=0, ge=0, strict=True, description="Hits to leave out from the top.")
+    filter: JsonObject | None = Field(
+        default=None, description="Conditions on the tags.", examples=[{"year": {"$gte": 1960}}]
+    )
+    mode: Literal["hybrid", "dense", "sparse"] | None = Field(
+        default=None, description="Match by meaning (dense), by words (sparse) or both (hybrid, the default)."
+    )
+    parameters: JsonObject = _PARAMETERS
+
+
+class Passage(BaseModel):
+    """A part of a document that matches."""
+
+    id: str
+    text: str
+    location: Span | None = Field(description="Where it is in the document's text: characters, end exclusive.")
+    score: float
+
+
+class Hit(BaseModel):
+    """A document that matches: its best passage, and why."""
+
+    id: str = Field(examples=["apollo"])
+    score: float = Field(description="Higher is better.", examples=[0.71])
+    text: str = Field(description="Its best passage.", examples=["Apollo 11 landed on the Moon."])
+    tags: JsonObject = Field(examples=[{"year": 1969}])
+    location: Span | None = Field(description="Where the passage is in the document: characters, end exclusive.")
+    highlights: list[Span] = Field(description="What to mark in `text`: characters, end exclusive.")
+    scores: dict[str, float] = Field(description="All scores, by name.")
+    passages: list[Passage] = Field(description="All its matching passages, best first.")
+
+
+class SearchResult(BaseModel):
+    """The hits of one query, best first."""
+
+    query: str
+    hits: list[Hit]
+
+
+class SearchResponse(BaseModel):
+    """One result a query, in order."""
+
+    results: list[SearchResult]
+    took_ms: float = Field(examples=[12.5])
+
+
+class DeleteRequest(_Request):
+    """Documents to remove."""
+
+    ids: Ids = Field(description="One id or a list of ids; unknown ones are ignored.", examples=[["apollo"]])
+    parameters: JsonObject = _PARAMETERS
+
+
+class DeleteResponse(BaseModel):
+    """What was removed."""
+
+    deleted: int = Field(description="Number of documents.", examples=[1])
+    took_ms: float = Field(examples=[3.0])
+
+
+class ReplicaStatus(BaseModel):
+    """One replica of an executor, as this gateway sees it."""
+
+    address: str = Field(examples=["127.0.0.1:51001"])
+    ready: bool
+    in_flight: int = Field(description="Calls it is working on for this gateway.")
+    failure: str | None = Field(description="Why it is not ready.")
+
+
+class ExecutorStatus(BaseModel):
+    """One executor."""
+
+    name: str = Field(examples=["encoder"])
+    uses: str = Field(examples=["flowdex_executors.BertEncoder"])
+    needs: list[str]
+    replicas: list[ReplicaStatus]
+    status: JsonObject | None = Field(description="What it says of itself, if it has a `/status` endpoint.")
+
+
+class Status(BaseModel):
+    """The flow as a whole."""
+
+    name: str = Field(examples=["flowdex"])
+    version: str
+    uptime_s: float
+    ready: bool = Field(description="Whether every executor has a replica that takes requests.")
+    in_flight: int = Field(description="Requests the gateway is working on.")
+    endpoints: dict[str, list[str]] = Field(
+        description="Each endpoint with the executors that serve it, in order.", examples=[{"/encode": ["encoder"]}]
+    )
+    executors: list[ExecutorStatus]
+
+
+class Health(BaseModel):
+    """A probe's answer."""
+
+    status: Literal["ok"] = "ok"
+
+
+class InvalidPart(BaseModel):
+    """One part of a request that is wrong."""
+
+    pointer: str = Field(description="JSON pointer to it.", examples=["#/texts/3"])
+    detail: str = Field(examples=["must not be blank"])
+
+
+class Problem(BaseModel):
+    """An error, as a problem document (RFC 9457)."""
+
+    type: str = Field(description="Names the class of error.", examples=["urn:flowdex:error:InvalidInput"])
+    title: str = Field(description="The class of error, for people.", examples=["Invalid input"])
+    status: int = Field(description="The HTTP status.", examples=[422])
+    detail: str = Field(description="What is wrong here, and what to do.", examples=["texts/3: must not be blank"])
+    request_id: str | None = Field(default=None, description="Names the request in logs.")
+    executor: str | None = Field(default=None, description="The executor that raised the error.")
+    errors: list[InvalidPart] | None = Field(default=None, description="Every part of the request that is wrong.")

@@ -1,0 +1,150 @@
+"""Errors as problem documents (RFC 9457): the one place that maps errors to HTTP.
+
+FlowdexError | validation errors | 404, 405, 413, ... of the framework --> application/problem+json
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound
+
+__all__ = ["PROBLEM_JSON", "IncidentMiddleware", "install_handlers", "problem"]
+
+logger = logging.getLogger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+_REPORTED_ERRORS = 20
+_TITLES = {400: "Malformed request", 405: "Method not allowed", 413: "Too large", 415: "Not JSON"}
+
+
+def problem(error: FlowdexError, request: Request, *, status: int | None = None, **more: Any) -> Response:
+    """The response for an error of ours."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if error.executor:
+        more["executor"] = error.executor
+    code = status or error.status.http
+    title = _TITLES.get(code, error.status.title)
+    return _respond(request, code, error.name, title=title, detail=error.message, headers=headers, more=more)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+
+    def known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, FlowdexError)
+        return problem(error, request)
+
+    def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return _invalid(error.errors(), request)
+
+    def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 404:
+            return problem(NotFound(_no_such_path(request, app)), request)
+        detail = error.detail
+        if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "another method")
+            detail = f"{request.url.path} does not take {request.method}; use {allowed}"
+        name = "TooLarge" if error.status_code == 413 else "InvalidInput"
+        title = _TITLES.get(error.status_code, "Request refused")
+        return _respond(request, error.status_code, name, title=title, detail=detail, headers=error.headers)
+
+    app.add_exception_handler(FlowdexError, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+
+
+class IncidentMiddleware:
+    """Turns what nobody expected into a logged incident and a problem document that tells nothing of it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            logger.exception("%s %s failed in the gateway", scope["method"], scope["path"])
+            if started:
+                raise
+            error = InternalError("the gateway failed on this request; its log says why")
+            await problem(error, Request(scope))(scope, receive, send)
+
+
+def _respond(
+    request: Request,
+    status: int,
+    name: str,
+    *,
+    title: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Response:
+    body = {"type": f"urn:flowdex:error:{name}", "title": title, "status": status, "detail": detail}
+    request_id = request.scope.get("state", {}).get("request_id")
+    if request_id:
+        body["request_id"] = request_id
+    content = orjson.dumps({**body, **(more or {})})
+    return Response(content, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_JSON)
+
+
+def _invalid(errors: Sequence[Any], request: Request) -> Response:
+    """For a body that is no JSON (400), or JSON of the wrong shape (422)."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        message = first.get("ctx", {}).get("error", first["msg"])
+        return problem(InvalidInput(f"the body is not JSON in UTF-8: {message}"), request, status=400)
+    parts = [{"pointer": _pointer(each["loc"]), "detail": _message(each)} for each in errors]
+    shown = "; ".join(
+        f"{part['pointer'].removeprefix('#').lstrip('/') or 'the body'}: {part['detail']}" for part in parts[:3]
+    )
+    if len(parts) > 3:
+        shown += f"; and {len(parts) - 3} more"
+    return problem(InvalidInput(shown), request, errors=parts[:_REPORTED_ERRORS])
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "missing":
+        return "is required"
+    message = str(error["msg"])
+    return message.replace("Input should", "should").replace("String should", "should").replace("List should", "should")
+
+
+def _pointer(location: Iterable[Any]) -> str:
+    where, *path = location
+    if where != "body":
+        path = [where, *path]
+    return "/".join(["#", *(str(part).replace("~", "~0").replace("/", "~1") for part in path)])
+
+
+def _no_such_path(request: Request, app: FastAPI) -> str:
+    paths = [*app.openapi()["paths"], "/docs", "/openapi.json"]
+    near = difflib.get_close_matches(request.url.path, paths, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(paths)}"
+    return f"there is nothing at {request.url.path}; {hint}"

@@ -1,0 +1,134 @@
+"""From an executor's reply to the JSON of an HTTP response.
+
+    reply bytes --read_reply--> DataRequestProto --encode_json | search_json | ...--> JSON bytes
+
+These functions work on whole replies and may take a while on large ones: routes run them in a thread then.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import orjson
+
+from flowdex import wire
+from flowdex.documents import DocumentBatch
+from flowdex.errors import ExecutorError
+from flowdex.nodes import node_to_value
+from flowdex.proto import flowdex_pb2 as pb
+
+__all__ = ["deleted_count", "dump", "encode_content", "index_content", "read_reply", "results_of", "search_content"]
+
+
+def read_reply(data: bytes) -> pb.DataRequestProto:
+    """Parse a reply.
+
+    Raises:
+        FlowdexError: The one it carries.
+    """
+    reply = wire.read_request(data)
+    error = wire.error_of(reply.header)
+    if error is not None:
+        raise error
+    return reply
+
+
+def dump(content: Any) -> bytes:
+    """Serialise JSON; arrays become lists of numbers, bytes become base64."""
+    return orjson.dumps(content, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+
+
+def encode_content(reply: pb.DataRequestProto, count: int, as_base64: bool) -> dict[str, Any]:
+    """The vectors of a reply to /encode.
+
+    Raises:
+        ExecutorError: There is not one vector for each of `count` texts.
+    """
+    batch = wire.documents_of(reply)
+    vectors = batch.embeddings
+    if vectors is None or len(vectors) != count:
+        raise ExecutorError(f"the flow answered {0 if vectors is None else len(vectors)} vectors to {count} texts")
+    vectors = np.ascontiguousarray(vectors, dtype="<f4")
+    rows: Any = [base64.b64encode(row.tobytes()).decode() for row in vectors] if as_base64 else vectors
+    return {"embeddings": rows, "dimensions": vectors.shape[1], "count": count}
+
+
+def index_content(reply: pb.DataRequestProto) -> dict[str, Any]:
+    """What a reply to /index says was stored."""
+    batch = wire.documents_of(reply)
+    return {"ids": batch.ids, "documents": len(batch), "passages": int(sum(batch.column("passages", 0)))}
+
+
+def search_content(reply: pb.DataRequestProto, queries: list[str]) -> dict[str, Any]:
+    """The hits of a reply to /search.
+
+    Raises:
+        ExecutorError: There is not one result for each query.
+    """
+    batch = wire.documents_of(reply)
+    if len(batch) != len(queries):
+        raise ExecutorError(f"the flow answered {len(batch)} results to {len(queries)} queries")
+    return {
+        "results": [
+            {"query": query, "hits": _hits(matches)}
+            for query, matches in zip(queries, batch.nested("matches"), strict=True)
+        ]
+    }
+
+
+def results_of(reply: pb.DataRequestProto) -> dict[str, Any]:
+    """What endpoints that return a dictionary left in a reply, by executor."""
+    found = wire.dict_from_struct(reply.parameters).get(wire.RESULTS_KEY, {})
+    return found if isinstance(found, dict) else {}
+
+
+def deleted_count(reply: pb.DataRequestProto) -> int:
+    """How many documents a reply to /delete says were removed."""
+    return sum(int(result.get("deleted", 0)) for result in results_of(reply).values() if isinstance(result, dict))
+
+
+def _hits(matches: DocumentBatch) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = {
+        "id": matches.ids,
+        "score": _scores(matches),
+        "text": matches.column("text", ""),
+        "tags": matches.tags,
+        "location": matches.column("location"),
+        "highlights": matches.column("highlights", []),
+        "scores": matches.column("scores", {}),
+        "passages": [_passages(chunks) for chunks in matches.nested("chunks")],
+    }
+    return _rows(columns)
+
+
+def _passages(chunks: DocumentBatch) -> list[dict[str, Any]]:
+    return _rows(
+        {
+            "id": chunks.ids,
+            "text": chunks.column("text", ""),
+            "location": chunks.column("location"),
+            "score": _scores(chunks),
+        }
+    )
+
+
+def _scores(batch: DocumentBatch) -> list[float]:
+    return [scores.get("score", 0.0) for scores in batch.column("scores", {})]
+
+
+def _rows(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    if isinstance(value, pb.DocProto):
+        return {key: node_to_value(node) for key, node in value.data.items()}
+    if isinstance(value, pb.DocListProto):
+        return list(value.docs)
+    raise TypeError
