@@ -1,6 +1,8 @@
 """The progress bar of long calls: on standard error, and only where a person is looking.
 
-show_progress, total --open_progress--> advance(count) ... --> a rich bar, or nothing
+    show_progress, total --open_progress--> advance(count) ... --> a rich bar, or nothing
+
+rich is imported only when there is a bar to draw.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The part of a text that is worth showing: a window around its highlights, on one line.
 
-text, highlights --best window--> cut at words --white space collapsed--> Snippet(text, highlights)
+    text, highlights --best window--> cut at words --white space collapsed--> Snippet(text, highlights)
+
+Offsets are in characters, ends exclusive, as everywhere.
 """
 
 from __future__ import annotations

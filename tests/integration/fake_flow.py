@@ -40,7 +40,7 @@ class FakeFlow:
     """The state behind both fronts.
 
     Attributes:
-        trouble: Called with (endpoint, number of the call from 0) before each answer; may raise, sleep or return a delay.
+        trouble: Called with (endpoint, number of the call, from 0) before each answer; may raise, or return a delay.
         calls: The endpoint and the number of documents of every call so far.
     """
 
@@ -322,7 +322,7 @@ def running(flow: FakeFlow, *, http: bool = True) -> Iterator[FakeFlow]:
             web = uvicorn.Server(uvicorn.Config(_http_app(flow), log_level="error", lifespan="off"))
             web.install_signal_handlers = lambda: None
             tasks.append(asyncio.ensure_future(web.serve(sockets=[listener])))
-            while not web.started:
+            while not web.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
                 await asyncio.sleep(0.01)
         started.set()
         await stop.wait()

@@ -174,7 +174,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
 @click.pass_context
 def main(ctx: click.Context, url: str | None, api_key: str | None) -> None:
-    r"""Serve text representations and search over them: one YAML flow of executors behind one gateway.
+    """Serve text representations and search over them: one YAML flow of executors behind one gateway.
 
     \b
     Example:
@@ -182,5 +182,5 @@ def main(ctx: click.Context, url: str | None, api_key: str | None) -> None:
       flowdex index docs/
       flowdex search "how do I start a flow?"
       flowdex down
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     ctx.obj = Settings(url=url, api_key=api_key)

@@ -1,7 +1,9 @@
 """How the client reaches a flow: one small protocol, spoken over gRPC or HTTP.
 
-AsyncClient --columnar batches--> Transport <-- GrpcTransport   grpc:// grpcs://
-                                            <-- HttpTransport   http:// https://
+    AsyncClient --columnar batches--> Transport <-- GrpcTransport   grpc:// grpcs://
+                                                <-- HttpTransport   http:// https://
+
+Retries, deadlines and batches are the client's business; a transport makes one attempt.
 """
 
 from __future__ import annotations

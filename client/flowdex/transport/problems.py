@@ -1,6 +1,8 @@
 """From an HTTP error answer back to the error that was raised.
 
-status, problem document (RFC 9457) --name of the error, or else the status--> FlowdexError
+    status, problem document (RFC 9457) --name of the error, or else the status--> FlowdexError
+
+An answer of a proxy, which knows no problem documents, is judged by its status alone.
 """
 
 from __future__ import annotations

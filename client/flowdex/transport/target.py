@@ -1,6 +1,8 @@
 """Where the flow is, and what every request to it carries.
 
-"grpc://host:port", FLOWDEX_URL, api_key, headers --parse--> Target
+    "grpc://host:port", FLOWDEX_URL, api_key, headers --parse--> Target
+
+Credentials travel as headers, never in the address, which is shown in messages.
 """
 
 from __future__ import annotations

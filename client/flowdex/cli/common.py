@@ -1,0 +1,76 @@
+"""What the client's commands share: the connection options, output as JSON, and parsing of filters."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from flowdex.cli.main import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from flowdex.client import Client
+
+__all__ = ["connect", "connection_options", "console", "filter_option", "json_option", "print_json"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def connection_options(command: F) -> F:
+    """Add --url and --timeout, so that they may also be given after the verb."""
+    command = click.option(
+        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for the whole call."
+    )(command)
+    return click.option("-u", "--url", metavar="URL", help="The flow's gateway; also FLOWDEX_URL.")(command)
+
+
+def connect(ctx: click.Context, url: str | None) -> Client:
+    """Open a client by the options of the verb, or else of the group."""
+    from flowdex.client import Client
+
+    settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
+    return Client(url or settings.url, api_key=settings.api_key)
+
+
+def _parse_filter(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    try:
+        parsed = json.loads(value)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise click.BadParameter('must be a JSON object, such as \'{"lang": "en"}\'')
+    return parsed
+
+
+filter_option = click.option(
+    "--filter",
+    "condition",
+    metavar="JSON",
+    callback=_parse_filter,
+    help='Conditions on tags, such as \'{"year": {"$gte": 2020}}\'.',
+)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on one line; beyond ASCII as it is, where standard output can show it."""
+    unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(value, ensure_ascii=not unicode))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that keeps colours off pipes and never guesses at highlighting; 100 columns where nobody looks."""
+    from rich.console import Console
+
+    found = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    if not found.is_terminal:
+        found.width = 100
+    return found

@@ -1,0 +1,183 @@
+"""`flowdex index`: files, folders and standard input into the index, with progress, and every failure by name.
+
+PATH... --Reader--> documents --Client.index--> counts        failures, by name --> standard error, exit code 1
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from flowdex.cli.common import connect, connection_options, console, json_option, print_json
+
+if TYPE_CHECKING:
+    from flowdex.inputs import Document
+    from flowdex.readers import Format, Reader
+    from flowdex.results import IndexResult
+
+__all__ = ["index"]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["auto", "text", "csv", "jsonl"]),
+    default="auto",
+    help="Of all files; auto goes by the name's ending.",
+)
+@click.option("--text-column", default="text", show_default=True, help="Column or key with the text.")
+@click.option("--id-column", help="Column or key with the id  [id or _id].")
+@click.option("--tag-columns", help="Columns or keys to keep as tags, with commas between  [all others].")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of all files.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request.")
+@json_option
+@connection_options
+@click.pass_context
+def index(
+    ctx: click.Context,
+    *,
+    paths: tuple[str, ...],
+    format_: Format,
+    text_column: str,
+    id_column: str | None,
+    tag_columns: str | None,
+    encoding: str,
+    batch_size: int,
+    as_json: bool,
+    url: str | None,
+    timeout: float | None,
+) -> None:
+    """Add files, folders or standard input (-) to the index.
+
+    A text file is one document, its path the id. CSV files and JSON lines hold one document a row: a text, an id if
+    there is one, and tags. Indexing the same id again replaces the document. Folders are read recursively, without
+    hidden and binary files. Whatever cannot be read or indexed is listed, the rest is indexed, and the exit code is 1.
+
+    \b
+    Example:
+      flowdex index docs/ README.md
+      flowdex index reviews.csv --text-column review --tag-columns stars,year
+      zcat corpus.jsonl.gz | flowdex index -
+    """  # noqa: D301 - click's mark for lines to keep
+    from flowdex.readers import Reader, ReaderOptions, find_sources
+
+    sources, missing = find_sources(paths)
+    options = ReaderOptions(
+        format=format_,
+        text_column=text_column,
+        id_column=id_column,
+        tag_columns=None if tag_columns is None else [name.strip() for name in tag_columns.split(",") if name.strip()],
+        encoding=encoding,
+    )
+    reader = Reader(sources, options, stdin=sys.stdin.buffer, failures=missing)
+    documents = iter(reader)
+    first = next(documents, None)
+    if first is None:
+        _report_failures([(each.source, each.reason) for each in reader.failures])
+        if not reader.failures:
+            raise click.ClickException("there is no text in what was named, only blank or binary files")
+        ctx.exit(1)
+    with connect(ctx, url) as client, _progress(reader) as (watch, advance, done):
+        try:
+            result = client.index(
+                watch(first, documents),
+                batch_size=batch_size,
+                show_progress=advance,
+                on_error="collect",
+                return_ids=False,
+                timeout=timeout,
+            )
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted; {done():,} documents are indexed.", err=True)
+            raise
+    failures = [(each.source, each.reason) for each in reader.failures]
+    failures += [(each.id or f"document {each.position}", each.error.message) for each in result.failures]
+    _report_failures(failures)
+    if as_json:
+        print_json(
+            {
+                "documents": result.documents,
+                "passages": result.passages,
+                "skipped_files": reader.skipped,
+                "failures": [{"source": source, "reason": reason} for source, reason in failures],
+                "took_ms": result.took_ms,
+            }
+        )
+    else:
+        click.echo(_summary(result, reader.skipped, len(failures)))
+    if failures:
+        ctx.exit(1)
+
+
+def _report_failures(failures: list[tuple[str, str]]) -> None:
+    for source, reason in failures:
+        click.echo(f"{source}: {reason}", err=True)
+
+
+def _summary(result: IndexResult, skipped: int, failed: int) -> str:
+    from flowdex.results import counted
+
+    seconds = max(result.took_ms / 1e3, 1e-3)
+    text = (
+        f"Indexed {counted(result.documents, 'document')} ({counted(result.passages, 'passage')}) in {seconds:.1f} s, "
+        f"{result.documents / seconds:,.0f}/s"
+    )
+    if skipped:
+        text += f"; skipped {counted(skipped, 'blank or binary file')}"
+    if failed:
+        text += f"; {failed:,} failed"
+    return text
+
+
+Watch = Callable[["Document", Iterator["Document"]], Iterator["Document"]]
+
+
+@contextmanager
+def _progress(reader: Reader) -> Iterator[tuple[Watch, Callable[[int], None], Callable[[], int]]]:
+    """Progress by bytes of the input, which are known before its documents are: a bar on a terminal, otherwise silence.
+
+    Yields:
+        What to read the documents through, what to call when some are indexed, and a count of those.
+    """
+    from rich import progress as bars
+
+    # For each document on its way, how far the reader was when it gave it out.
+    marks: deque[int] = deque()
+    count, started = 0, time.monotonic()
+    out = console(stderr=True)
+
+    def watch(first: Document, rest: Iterator[Document]) -> Iterator[Document]:
+        marks.append(reader.position)
+        yield first
+        for document in rest:
+            marks.append(reader.position)
+            yield document
+
+    columns = (
+        bars.TextColumn("indexing"),
+        bars.BarColumn(),
+        bars.TaskProgressColumn(),
+        bars.TextColumn("{task.fields[documents]:,} documents, {task.fields[rate]:,.0f}/s"),
+        bars.TimeRemainingColumn() if reader.total_bytes else bars.TimeElapsedColumn(),
+    )
+    with bars.Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task("", total=reader.total_bytes or None, documents=0, rate=0.0)
+
+        def advance(more: int) -> None:
+            nonlocal count
+            count += more
+            position = 0
+            for _ in range(min(more, len(marks))):
+                position = marks.popleft()
+            rate = count / max(time.monotonic() - started, 1e-3)
+            bar.update(task, completed=position, documents=count, rate=rate)
+
+        yield watch, advance, lambda: count

@@ -1,0 +1,259 @@
+"""Documents out of files: a text is one document, CSV and JSON lines are one a row.
+
+    [Source] --decode--> text | rows --> Document, Document, ...     failures, skipped, position: kept on the side
+
+Rows are read one by one, so a file or a pipe of any length is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from flowdex.errors import InvalidInput
+from flowdex.inputs import MAX_MESSAGE_BYTES, Document
+from flowdex.readers.decoding import HEAD, UTF16, Unreadable, decode, encoding_of, is_binary
+from flowdex.readers.sources import STDIN, ReadFailure, Source, reason_of
+
+__all__ = ["Format", "Reader", "ReaderOptions"]
+
+Format = Literal["auto", "text", "csv", "jsonl"]
+_FORMATS: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_MARKDOWN = (".md", ".markdown")
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """How to read files.
+
+    Attributes:
+        format: "auto" goes by the name's ending (and, for standard input, by its first line).
+        text_column: Column or key with the text.
+        id_column: Column or key with the id; None takes "id" or "_id".
+        tag_columns: Columns or keys that become tags; None takes all others.
+        encoding: Of all files; a byte order mark goes before it.
+    """
+
+    format: Format = "auto"
+    text_column: str = "text"
+    id_column: str | None = None
+    tag_columns: Sequence[str] | None = None
+    encoding: str = "utf-8"
+
+
+@dataclass
+class Reader:
+    """The documents of some sources, in order. Iterate over it once.
+
+    Attributes:
+        sources: What to read.
+        options: How to read it.
+        stdin: Where "-" is read from.
+        failures: What could not be read so far.
+        skipped: Files left out so far: blank, or not text though found in a folder.
+        position: Bytes read so far, of `total_bytes`.
+    """
+
+    sources: Sequence[Source]
+    options: ReaderOptions = field(default_factory=ReaderOptions)
+    stdin: BinaryIO | None = None
+    failures: list[ReadFailure] = field(default_factory=list)
+    skipped: int = 0
+    position: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            codecs.lookup(self.options.encoding)
+        except LookupError:
+            raise InvalidInput(f"unknown encoding {self.options.encoding!r}") from None
+        self._ids: set[int] = set()  # hashes: a collection may have many rows
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Size of all sources; None when standard input is among them."""
+        return None if any(source.name == STDIN for source in self.sources) else sum(each.size for each in self.sources)
+
+    def __iter__(self) -> Iterator[Document]:
+        for source in self.sources:
+            end = self.position + source.size
+            try:
+                yield from self._read(source)
+            except Unreadable as error:
+                self.failures.append(ReadFailure(source.name, str(error)))
+            except OSError as error:
+                self.failures.append(ReadFailure(source.name, reason_of(error)))
+            self.position = max(end, self.position)
+
+    def _read(self, source: Source) -> Iterator[Document]:
+        if source.name == STDIN:
+            if self.stdin is None:
+                raise Unreadable("there is no standard input")
+            stdin = self.stdin if isinstance(self.stdin, BufferedReader) else BufferedReader(cast(Any, self.stdin))
+            yield from self._read_from(source, stdin)
+        else:
+            with Path(source.name).open("rb") as file:
+                yield from self._read_from(source, file)
+
+    def _read_from(self, source: Source, file: BufferedReader) -> Iterator[Document]:
+        head = file.peek(HEAD)[:HEAD]
+        if not head:
+            self.skipped += 1
+            return
+        if is_binary(head):
+            if source.asked_for:
+                raise Unreadable("not a text file")
+            self.skipped += 1
+            return
+        encoding = encoding_of(head, self.options.encoding)
+        kind = self._format_of(source, head)
+        if kind == "csv":
+            yield from self._rows(source, self._csv(source, file, encoding))
+        elif kind == "jsonl":
+            yield from self._rows(source, self._json_lines(source, file, encoding))
+        else:
+            yield from self._text(source, file, encoding)
+
+    def _format_of(self, source: Source, head: bytes) -> Format:
+        if self.options.format != "auto":
+            return self.options.format
+        if source.name == STDIN:
+            return "jsonl" if re.match(rb'\s*\{\s*"', head) else "text"
+        return _FORMATS.get(Path(source.name).suffix.lower(), "text")
+
+    # ---- one document a file ----
+
+    def _text(self, source: Source, file: BinaryIO, encoding: str) -> Iterator[Document]:
+        if source.size > MAX_MESSAGE_BYTES:
+            raise Unreadable(f"{source.size >> 20} MiB is more than one document may have; split it")
+        data = file.read()
+        text = decode(data, encoding).replace("\r\n", "\n").replace("\r", "\n")
+        self.position += len(data)
+        if not text or text.isspace():
+            self.skipped += 1
+            return
+        name = f"stdin-{hashlib.sha256(data).hexdigest()[:12]}" if source.name == STDIN else source.name
+        tags: dict[str, Any] = {"path": name}
+        if Path(name).suffix.lower() in _MARKDOWN and (title := re.search(r"^# +(.+?)[ #]*$", text, re.MULTILINE)):
+            tags["title"] = title[1]
+        yield Document(text, id=name, tags=tags)
+
+    # ---- one document a row ----
+
+    def _rows(self, source: Source, rows: Iterator[tuple[int, int, dict[str, Any]]]) -> Iterator[Document]:
+        """Documents of (line, row number, values)."""
+        for line, number, values in rows:
+            try:
+                document = self._document(source, number, values)
+            except Unreadable as error:
+                self.failures.append(ReadFailure(f"{source.name}:{line}", str(error)))
+            else:
+                yield document
+
+    def _document(self, source: Source, number: int, values: dict[str, Any]) -> Document:
+        options = self.options
+        if options.text_column not in values:
+            raise Unreadable(f"no {options.text_column!r} (but {', '.join(values)}): name it with --text-column")
+        text = values.pop(options.text_column)
+        if not isinstance(text, str):
+            raise Unreadable(f"{options.text_column!r} is not a text: {text!r:.40}")
+        beir = "_id" in values  # BEIR's corpus format: the title belongs to the text
+        title = values.get("title")
+        if beir and isinstance(title, str) and title.strip():
+            text = f"{title}\n\n{text}"
+        if not text or text.isspace():
+            raise Unreadable(f"{options.text_column!r} is blank")
+        column = options.id_column or ("id" if "id" in values else "_id")
+        if options.id_column and options.id_column not in values:
+            raise Unreadable(f"no {options.id_column!r} (but {', '.join(values)}): see --id-column")
+        given = values.pop(column, None)
+        id_ = f"{source.name}#{number}" if given is None or given == "" else str(given)
+        if hash(id_) in self._ids:
+            raise Unreadable(f"the id {id_!r} was there before; only the first is taken")
+        self._ids.add(hash(id_))
+        nested = values.pop("tags", None)
+        if isinstance(nested, dict):
+            values.update(nested)
+        elif nested is not None:
+            values["tags"] = nested
+        if options.tag_columns is not None:
+            values = {name: values[name] for name in options.tag_columns if name in values}
+        tags = {name: value for name, value in values.items() if value is not None and value != ""}
+        tags.setdefault("path", source.name)
+        return Document(text, id=id_, tags=tags)
+
+    def _csv(self, source: Source, file: BinaryIO, encoding: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        lines = self._lines(file, encoding)
+        header = next(lines, "")
+        delimiter = max(",;\t|", key=header.count)
+        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
+        if self.options.text_column not in names:
+            raise Unreadable(
+                f"no column {self.options.text_column!r} (but {', '.join(names)}): name it with --text-column"
+            )
+        reader = csv.reader(lines, delimiter=delimiter)
+        number = 0
+        csv.field_size_limit(MAX_MESSAGE_BYTES)
+        while True:
+            line = reader.line_num + 2  # the header is line 1, and a row may have several
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                raise Unreadable(f"line {line}: {error}") from None
+            if not cells:
+                continue
+            number += 1
+            texts = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+            exact = {self.options.text_column, self.options.id_column, "id", "_id"}
+            yield line, number, {name: cell if name in exact else _number(cell) for name, cell in texts.items()}
+
+    def _json_lines(self, source: Source, file: BinaryIO, encoding: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        number = 0
+        for line, text in enumerate(self._lines(file, encoding, source.name), 1):
+            if not text.strip():
+                continue
+            number += 1
+            try:
+                values = json.loads(text)
+            except ValueError as error:
+                self.failures.append(ReadFailure(f"{source.name}:{line}", f"not JSON: {error}"))
+                continue
+            if not isinstance(values, dict):
+                self.failures.append(ReadFailure(f"{source.name}:{line}", "not a JSON object"))
+                continue
+            yield line, number, values
+
+    def _lines(self, file: BinaryIO, encoding: str, tolerant: str | None = None) -> Iterator[str]:
+        """Decoded lines, counted into `position`; with `tolerant` (a name) wrong ones are listed and left blank."""
+        if encoding == UTF16:  # its lines do not end where the bytes say
+            data = file.read()
+            self.position += len(data)
+            yield from decode(data, encoding).splitlines(keepends=True)
+            return
+        for number, raw in enumerate(file, 1):
+            self.position += len(raw)
+            try:
+                yield decode(raw, encoding if number == 1 else encoding.removesuffix("-sig"))
+            except Unreadable as error:
+                if tolerant is None:
+                    raise Unreadable(f"line {number}: {error}") from None
+                self.failures.append(ReadFailure(f"{tolerant}:{number}", str(error)))
+                yield ""
+
+
+def _number(cell: str) -> str | int | float:
+    """A cell as a number where it is written as one and nothing else: "7" and "0.5", but not "007"."""
+    if re.fullmatch(r"-?(0|[1-9]\d{0,14})", cell):
+        return int(cell)
+    if re.fullmatch(r"-?(0|[1-9]\d*)\.\d+", cell):
+        return float(cell)
+    return cell
