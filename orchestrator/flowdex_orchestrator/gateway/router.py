@@ -21,6 +21,7 @@ from typing import NamedTuple
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import ExecutorError, InvalidInput, Overloaded, TooLarge
+from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, read_request
 from flowdex_orchestrator.gateway.frame import Frame, split
@@ -294,8 +295,6 @@ async def _merge(replies: list[_Message]) -> _Message:
 
 
 def _merge_documents(replies: list[_Message]) -> _Message:
-    from flowdex.merge import merge_documents
-
     batches = [documents_of(read_request(bytes(reply.frame.data))) for reply in replies]
     merged = pb.DataRequestProto()
     merged.data.docs.docs.extend(merge_documents(batches))

@@ -41,6 +41,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         docs_url=None,  # FastAPI's page loads its script from a CDN; ours is in the package
         redoc_url=None,
         openapi_url="/openapi.json",
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.gateway = gateway
     app.state.max_message_bytes = settings.max_message_bytes
