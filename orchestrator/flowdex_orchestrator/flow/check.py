@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -87,10 +86,9 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
         try:
             GatewaySettings.from_options(flow.gateway.uses_with)
         except ConfigurationError as error:
-            named = re.match(r"gateway\.uses_with\.(\w+) ", error.message)
-            yield flow.finding(
-                ("gateway", "uses_with", *named.groups()) if named else ("gateway", "uses_with"), error.message
-            )
+            options = flow.gateway.uses_with
+            named = [name for name in options if repr(name) in error.message or f".{name} " in error.message]
+            yield flow.finding(("gateway", "uses_with", *named[:1]), error.message)
 
 
 # ---- machine ----
