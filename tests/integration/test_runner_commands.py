@@ -2,107 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import re
 import select
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from runner_support import Folder, open_folder
 
-from flowdex_orchestrator.runner.ports import free_ports
-from flowdex_orchestrator.runner.state import FlowState, ProcessId, RunFolder
-
-FAKE = Path(__file__).with_name("runner_fake.py")
-FLOW = """\
-jtype: Flow
-with: {{name: testflow, port: [{port}], protocol: [grpc]}}
-executors:
-  - {{name: a, uses: x.Y, env: {{FAKE: "{a}"}}}}
-  - {{name: b, uses: x.Y, replicas: 2, env: {{FAKE: "{b}"}}}}
-"""
-
-
-class Folder:
-    """A folder with a flow file, and the commands typed in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.started: list[subprocess.Popen[str]] = []
-        self.run_folder = RunFolder(path / "flow.yml", path)
-
-    def write(self, a: str = "serve", b: str = "serve") -> None:
-        (self.path / "flow.yml").write_text(FLOW.format(port=free_ports(1)[0], a=a, b=b))
-
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own, as a shell does."""
-        process = subprocess.Popen(
-            [sys.executable, str(FAKE), *arguments],
-            cwd=self.path,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "NO_COLOR": "1"},
-            **{
-                "stdin": subprocess.DEVNULL,
-                "stdout": subprocess.PIPE,
-                "stderr": subprocess.PIPE,
-                **options,
-            },
-        )
-        self.started.append(process)
-        return process
-
-    def run(self, *arguments: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=timeout)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("up", "--no-check", *arguments)
-
-    def ps(self) -> dict[str, Any]:
-        done = self.run("ps", "--json")
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
-    def state(self) -> FlowState:
-        state = self.run_folder.read()
-        assert state is not None
-        return state
-
-    def wait_for(self, condition: Callable[[FlowState], object], seconds: float = 15) -> FlowState:
-        deadline = time.monotonic() + seconds
-        while True:
-            state = self.run_folder.read()
-            if state is not None and condition(state):
-                return state
-            assert time.monotonic() < deadline, f"waited too long: {state}"
-            time.sleep(0.02)
+from flowdex_orchestrator.runner.state import ProcessId
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.delenv("FLOWDEX_HOME", raising=False)
-    folder = Folder(tmp_path)
-    folder.write()
-    yield folder
-    try:
-        folder.run("down")
-    finally:
-        for process in folder.started:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-    state = folder.run_folder.read()
-    assert state is None or not [process for process in state.survivors() if process.alive]
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    with open_folder(tmp_path) as folder:
+        yield folder
 
 
 def test_detach_ps_logs_down(folder: Folder) -> None:

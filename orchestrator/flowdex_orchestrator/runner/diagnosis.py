@@ -36,6 +36,7 @@ _REMEDIES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"unexpected keyword argument"), "compare `uses_with:` with the arguments of the class's __init__"),
     (re.compile(r"missing \d+ required"), "give the missing arguments under `uses_with:`"),
     (re.compile(r"^ImportError: cannot import name"), "compare `uses:` with the names that the module defines"),
+    (re.compile(r"^SystemExit"), "an executor must not call sys.exit()"),
     (re.compile(r"No space left on device"), "free some disk space"),
     (re.compile(r"Too many open files"), "raise the limit: `ulimit -n 65536`"),
 )

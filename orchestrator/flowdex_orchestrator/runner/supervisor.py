@@ -171,9 +171,8 @@ class Supervisor:
     def _too_late(self, timeout: float) -> str:
         now = time.time()
         lines = [f"the flow was not ready within {timeout:g} s; still loading:"]
-        for each in self._all:
-            if each.state.state is State.READY:
-                continue
+        waiting = [each for each in self._executors if each.state.state is not State.READY]
+        for each in waiting or [self._gateway]:  # the gateway is ready after them at the earliest
             line = f"  {each.state.label} ({now - (each.state.started_at or now):.1f} s)"
             if said := each.last_words:
                 line += f", the last it said: {said}"

@@ -59,7 +59,7 @@ class PlainLines:
             now = (process.state, process.process)
             if self._shown.get(process.label) != now:
                 self._shown[process.label] = now
-                if process.process is not None or process.state is not State.LOADING or not process.log:
+                if _worth_a_line(process):
                     self._console.print(_line(process), markup=False, highlight=False, soft_wrap=True)
 
     def skip(self, state: FlowState) -> None:
@@ -158,6 +158,12 @@ def duration(seconds: float) -> str:
         if seconds >= unit:
             return f"{int(seconds // unit)} {name} {int(seconds % unit // smaller)} {smaller_name}"
     return f"{seconds:.1f} s"
+
+
+def _worth_a_line(process: ProcessState) -> bool:
+    if process.state is State.LOADING:
+        return process.process is not None or not process.log  # it has been started, or is external
+    return process.state not in (State.STOPPING, State.STOPPED)
 
 
 def _line(process: ProcessState) -> str:

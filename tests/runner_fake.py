@@ -4,7 +4,7 @@
     python runner_fake.py executor ...    what that starts: a health server that behaves as `env: {FAKE: ...}` says
 
 FAKE is one of: serve (default), slow SECONDS, raise, exit, hang, crash SECONDS (after it was ready), deaf (ignores
-SIGTERM), drain SECONDS (takes so long to stop).
+SIGTERM), broken FILE (raises while there is such a file), drain SECONDS (takes so long to stop), orphan (lives on without its parent).
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ def serve() -> None:
     from flowdex_orchestrator.processes import watch_parent
 
     stop = threading.Event()
-    watch_parent(int(option("--parent-pid")), stop.set)
     behaviour, _, value = os.environ.get("FAKE", "serve").partition(" ")
+    if behaviour != "orphan":
+        watch_parent(int(option("--parent-pid")), stop.set)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if behaviour == "deaf" else lambda *_: stop.set())
     print(f"fake {sys.argv[1]} {behaviour} with {os.environ['OMP_NUM_THREADS']} threads", flush=True)
     if behaviour == "raise":
         raise ValueError("no model in this folder")
+    if behaviour == "broken" and Path(value).exists():
+        raise RuntimeError("broken")
     if behaviour == "exit":
         sys.exit(int(value or 0))
     if behaviour == "hang":
