@@ -6,8 +6,9 @@
                            /search
     plan("/search") = encoder(request) -> indexer(encoder) -> ranker(indexer)
 
-An executor that does not bind the endpoint is skipped; one that binds `/default` takes every endpoint (Jina's rules). A
-branch in which every executor is skipped takes no part in the join behind it. Pure: no sockets, no clock.
+An executor that does not bind the endpoint is skipped; one that binds `/default` takes every endpoint. What comes out
+of the last executor is the answer; one that nobody needs and that is not the last only listens (Jina's rules). A branch
+in which every executor is skipped takes no part in the join behind it. Pure: no sockets, no clock.
 """
 
 from __future__ import annotations
@@ -68,12 +69,12 @@ class Topology:
     Args:
         needs: For each executor, in the order of the flow file, the names of those it follows; `gateway` or nothing
             where the request enters. Must be free of cycles (the flow's own check sees to that).
-        floating: Executors whose reply nobody waits for.
+        floating: Executors that only listen, wherever they are in the order.
     """
 
     def __init__(self, needs: Mapping[str, Sequence[str]], floating: Collection[str] = ()) -> None:
         self._needs = {name: tuple(item for item in items if item != GATEWAY) for name, items in needs.items()}
-        self._floating = frozenset(floating)
+        self._last = [name for name in self._needs if name not in floating][-1:]
         self._order = self._sort()
 
     @property
@@ -137,9 +138,10 @@ class Topology:
                 reach[name] = (index[name],)
             else:
                 reach[name] = kept
-        used = {step for kept in sources for step in kept}
-        leaves = [step for step in range(len(serving)) if step not in used]
-        outputs = tuple(step for step in leaves if serving[step] not in self._floating) or tuple(leaves)
+        outputs = tuple(step for name in self._last for step in reach[name])
+        if not outputs:  # the endpoint is served by listeners alone: then theirs is the answer
+            used = {step for kept in sources for step in kept}
+            outputs = tuple(step for step in range(len(serving)) if step not in used)
         awaited = frozenset(outputs).union(*(above[step] for step in outputs))
         steps = tuple(Step(name, sources[step], step in awaited) for name, step in index.items())
         return Plan(steps, outputs)

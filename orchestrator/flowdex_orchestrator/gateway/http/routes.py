@@ -223,7 +223,8 @@ async def _executor_status(gateway: Gateway, name: str) -> dict[str, Any]:
         reply = await gateway.pools[name].call(
             wire.build_request("/status"), deadline=time.monotonic() + _STATUS_SECONDS, idempotent=True
         )
-        found = replies.results_of(replies.read_reply(reply)).get(name, {})
+        # Under the executor's name; stock Jina's workers add the number of the replica to it.
+        found = next(iter(replies.results_of(replies.read_reply(reply)).values()), None)
         return found if isinstance(found, dict) else {}
     except FlowdexError as error:
         return {"error": error.message}

@@ -1,0 +1,119 @@
+"""flowdex's gateway as a `jina.Gateway`, so that stock Jina can run a flow with it.
+
+    jina flow --uses ./flow.yml --starts--> stock workers (our executors), and this gateway
+                                              addresses, graph --> gateway.server.Gateway on the flow's ports
+
+Named in a flow file as `gateway: {uses: flowdex_orchestrator.jina_gateway.FlowdexGateway}`; `flowdex gateway` serves
+the same without Jina. Stock Jina's own gateway machinery (connection pools, HTTP application) is not started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from jina import Gateway as JinaGateway
+
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.gateway.server import Gateway
+from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
+from flowdex_orchestrator.gateway.topology import GATEWAY
+
+__all__ = ["FlowdexGateway", "targets_from_graph"]
+
+_START, _END = "start-gateway", "end-gateway"
+
+
+class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
+    """Serves gRPC and HTTP on the ports of a flow that stock Jina runs.
+
+    Args:
+        **options: `GatewaySettings` (`gateway: uses_with:` in the flow file), among what stock Jina adds.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(req_handler=_NoRequestHandler(), **{**options, "req_handler_cls": None})
+        known = {each.name for each in fields(GatewaySettings)}
+        given = {name: value for name, value in options.items() if name in known and value is not None}
+        self._settings = GatewaySettings.from_options(given)
+        self._gateway: Gateway | None = None
+        self._stopped = asyncio.Event()
+
+    async def setup_server(self) -> None:
+        """Open the ports; health says SERVING once every executor is there.
+
+        Raises:
+            ConfigurationError: A port cannot be had, or a protocol is neither grpc nor http.
+        """
+        arguments = self.runtime_args
+        ports: dict[str, int] = {}
+        for protocol, port in zip(self.protocols, self.ports, strict=True):
+            ports[str(getattr(protocol, "name", protocol)).lower()] = int(port)
+        if unknown := sorted(set(ports) - {"grpc", "http"}):
+            raise ConfigurationError(
+                f"FlowdexGateway serves grpc and http, not {', '.join(unknown)}: change `protocol:`"
+            )
+        targets = targets_from_graph(
+            json.loads(arguments.graph_description),
+            json.loads(arguments.deployments_addresses),
+            timeout=arguments.timeout_send,
+            retries=arguments.retries,
+        )
+        self._gateway = Gateway(targets, self._settings)
+        await self._gateway.serve(self.host, grpc_port=ports.get("grpc"), http_port=ports.get("http"))
+
+    async def run_server(self) -> None:
+        """Serve until `shutdown`."""
+        await self._stopped.wait()
+
+    async def shutdown(self) -> None:
+        """Refuse new requests, finish those in flight, close the connections."""
+        if self._gateway is not None:
+            await self._gateway.stop()
+        self._stopped.set()
+        await super().shutdown()
+
+
+class _NoRequestHandler:
+    """In the place of Jina's own, which would open connections to every executor."""
+
+
+def targets_from_graph(
+    graph: Mapping[str, Sequence[str]],
+    addresses: Mapping[str, Sequence[str] | Mapping[str, Sequence[str]]],
+    *,
+    timeout: float | None = None,
+    retries: int = -1,
+) -> list[ExecutorTarget]:
+    """The executors of a flow as stock Jina describes it to its gateway.
+
+    Args:
+        graph: For each executor those that follow it, between `start-gateway` and `end-gateway`.
+        addresses: For each executor its addresses, or its addresses by protocol.
+        timeout: Seconds for one call, None for no limit.
+        retries: Further tries of a call, negative for the default.
+    """
+    names = {name for followers in graph.values() for name in followers} | set(graph)
+    order = [name for name in addresses if name in names]
+    # What leads to the end is the answer: it goes last. Other leaves only listen.
+    order.sort(key=lambda name: _END in graph.get(name, ()))
+    targets = []
+    for name in order:
+        found = addresses[name]
+        found = found if not isinstance(found, Mapping) else found.get("GRPC") or found.get("grpc") or ()
+        targets.append(
+            ExecutorTarget(
+                name=name,
+                needs=tuple(
+                    GATEWAY if each == _START else each for each, followers in graph.items() if name in followers
+                ),
+                addresses=tuple(address.removeprefix("grpc://") for address in found),
+                timeout=timeout,
+                retries=retries,
+                floating=not graph.get(name),
+            )
+        )
+    return targets
