@@ -5,8 +5,6 @@ query {text, matches: passages, best first}
 query {text, matches: documents {id, text, location, tags, scores, highlights, chunks: passages}}
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

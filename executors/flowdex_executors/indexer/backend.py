@@ -177,13 +177,17 @@ class Backend:
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def close(self) -> None:
-        """Let go of connections or the engine process."""
-        await self.client.close()
+    def close(self) -> asyncio.Task[None] | None:
+        """End the engine process, which flushes, or let go of the server.
 
-    def close_now(self) -> None:
-        """The same, for callers without an event loop."""
+        Returns:
+            Within a running event loop and with a server: a task that closes its connections. Otherwise it is done.
+        """
         if isinstance(self.client, AsyncEdgeClient):
             self.client.close_now()
-        else:
+            return None
+        try:
+            return asyncio.get_running_loop().create_task(self.client.close())
+        except RuntimeError:
             asyncio.run(self.client.close())
+            return None

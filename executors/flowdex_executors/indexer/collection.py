@@ -232,8 +232,8 @@ class Collection:
         result = await self._call(lambda c: c.count(self._name, count_filter=selection, exact=True))
         return int(result.count)
 
-    async def query(self, requests: Sequence[models.QueryRequest]) -> list[list[models.ScoredPoint]]:
-        """Run queries as one batch; the points of each, best first."""
+    async def query(self, requests: Sequence[models.QueryRequest]) -> list[list[Any]]:
+        """Run queries as one batch; the points of each, best first, with `score` and `payload`."""
         responses = await self._call(lambda c: c.query_batch_points(self._name, requests=requests))
         return [response.points for response in responses]
 

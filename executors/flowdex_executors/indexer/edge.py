@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,15 @@ from flowdex_executors.indexer.engine_process import EngineProcess
 from flowdex_executors.indexer.frames import Array
 
 __all__ = ["AsyncEdgeClient"]
+
+
+@dataclass(slots=True)
+class ScoredPoint:
+    """The attributes of `models.ScoredPoint` that are read, at a tenth of its price."""
+
+    id: str
+    score: float
+    payload: dict[str, Any] | None
 
 
 class AsyncEdgeClient:
@@ -128,12 +138,7 @@ class AsyncEdgeClient:
         arrays: list[Array] = []
         bodies = [_query_request(request, arrays) for request in requests]
         answers = await self._call("query", collection_name, arrays, urgent=True, requests=bodies)
-        return [
-            QueryResponse.model_construct(
-                points=[models.ScoredPoint.model_construct(version=0, **point) for point in points]
-            )
-            for points in answers
-        ]
+        return [QueryResponse.model_construct(points=[ScoredPoint(**point) for point in points]) for points in answers]
 
     async def scroll(
         self,

@@ -6,19 +6,16 @@
 /status                                                      ->  {"documents": n, "passages": m, ...}
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Dict  # noqa: UP035
 
 import numpy as np
 import numpy.typing as npt
 from jina import Executor, requests
 from pydantic import BaseModel, ValidationError
-from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, InvalidInput
@@ -27,7 +24,7 @@ from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.payload import DENSE, DOCUMENT_ID, ORDINAL
 from flowdex_executors.indexer.points import check_finite, make_points, read_documents, tag_fields
-from flowdex_executors.indexer.search import Query, SearchParameters, search
+from flowdex_executors.indexer.search import Hit, Query, SearchParameters, search
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings
 from flowdex_executors.indexer.sparse import SparseEncoder
 from flowdex_executors.parameters import parse_parameters
@@ -83,7 +80,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         retry_for: float = 10.0,
         max_passages: int = 20_000,
         tag_indexes: int = 32,
-        rrf_k: int = 2,
+        rrf_k: int = 60,
         bm25_average_length: float = 100.0,
         **kwargs: Any,
     ) -> None:
@@ -122,59 +119,49 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             await self._collection.dimensions()
         await asyncio.to_thread(self._sparse.query, "warm up the tokenizer 搜索")
 
-    def close(self) -> None:
-        """Write everything to disk and end the engine process, or let go of the server."""
-        self._backend.close_now()
+    def close(self) -> asyncio.Task[None] | None:
+        """Write everything to disk and end the engine process, or let go of the server.
+
+        Returns:
+            Within a running event loop and with a server: a task that closes its connections, to be awaited.
+        """
+        return self._backend.close()
 
     # ---- what can be known before start ----
 
     @classmethod
     def check(cls, uses_with: Mapping[str, Any], context: Any = None) -> list[str]:
-        """What is wrong with `uses_with`, as sentences; nothing is started or contacted.
+        """What is wrong with `uses_with` beyond what `describe` raises; nothing is started or contacted.
 
         Args:
             uses_with: As in the flow file.
-            context: What is known of the executor; `replicas` is heeded.
+            context: Where the executor would run; not needed here.
         """
         try:
             settings = _settings(uses_with)
-        except ConfigurationError as error:
-            return [error.message]
-        replicas = context.get("replicas", 1) if isinstance(context, Mapping) else getattr(context, "replicas", 1)
-        problems = []
-        location = settings.location
-        if isinstance(location, EdgeLocation):
-            if isinstance(replicas, int) and replicas > 1:
-                problems.append(
-                    f"an embedded index ({settings.uri}) has one writer, so it cannot have {replicas} replicas; "
-                    "set replicas: 1, or use a Qdrant server (uri: http://HOST:6333)"
-                )
-            existing = _dimensions_on_disk(location, settings.collection)
-            if settings.dimensions is not None and existing not in (None, settings.dimensions):
-                problems.append(
-                    f"the collection {settings.collection!r} in {location.directory} holds vectors of {existing} "
-                    f"dimensions, but dimensions is {settings.dimensions}; make them agree, or name another collection"
-                )
-        return problems
+        except ConfigurationError:
+            return []
+        existing = _dimensions_on_disk(settings)
+        if settings.dimensions is None or existing in (None, settings.dimensions):
+            return []
+        return [
+            f"dimensions: the collection {settings.collection!r} of {settings.uri} holds vectors of {existing} "
+            f"dimensions, not {settings.dimensions}; make them agree, or name another collection"
+        ]
 
     @classmethod
     def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known of the index before start: `embedded`, and `dimensions` where they are fixed already.
+        """What is known of the index before start: `embedded`, and `dimensions`, None where they are still open.
 
         Raises:
             ConfigurationError: `uses_with` is wrong.
         """
         settings = _settings(uses_with)
-        location = settings.location
-        embedded = isinstance(location, EdgeLocation)
-        dimensions = settings.dimensions
-        if isinstance(location, EdgeLocation) and dimensions is None:
-            dimensions = _dimensions_on_disk(location, settings.collection)
         return {
             "uri": settings.uri,
             "collection": settings.collection,
-            "embedded": embedded,
-            "dimensions": dimensions,
+            "embedded": isinstance(settings.location, EdgeLocation),
+            "dimensions": settings.dimensions or _dimensions_on_disk(settings),
         }
 
     # ---- endpoints ----
@@ -217,7 +204,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         vectors = batch.embeddings
         queries = await asyncio.to_thread(self._queries, batch.texts, vectors, wanted.mode)
         batch.drop("embedding")
-        found: list[list[models.ScoredPoint]] = [[] for _ in batch]
+        found: list[list[Hit]] = [[] for _ in batch]
         answerable = [index for index, query in enumerate(queries) if query is not None]
         if answerable and await self._collection.dimensions() is not None:
             if vectors is not None:
@@ -233,7 +220,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def delete(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
-    ) -> dict[str, Any]:
+    ) -> Dict[str, Any]:  # noqa: UP006 - Jina warns about the other spelling
         """Remove the documents with the given ids, those that match the filter, or, given both, those of both.
 
         Returns:
@@ -255,7 +242,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return {"deleted": await self._collection.delete(ids)}
 
     @requests(on="/status", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
-    async def status(self, **kwargs: Any) -> dict[str, Any]:
+    async def status(self, **kwargs: Any) -> Dict[str, Any]:  # noqa: UP006 - as above
         """Size and place of the index."""
         documents, passages = await self._collection.count()
         return {
@@ -288,7 +275,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return queries
 
 
-def _matches(points: Sequence[models.ScoredPoint]) -> DocumentBatch:
+def _matches(points: Sequence[Hit]) -> DocumentBatch:
     payloads = [point.payload or {} for point in points]
     return DocumentBatch.from_columns(
         ids=[f"{payload[DOCUMENT_ID]}#{payload[ORDINAL]}" for payload in payloads],
@@ -308,13 +295,16 @@ def _settings(uses_with: Mapping[str, Any]) -> IndexerSettings:
             f"{'.'.join(str(step) for step in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_input=False)  # the input may be a key
         )
-        raise ConfigurationError(f"uses_with of the indexer is wrong: {problems}") from None
+        raise ConfigurationError(problems) from None
 
 
-def _dimensions_on_disk(location: EdgeLocation, collection: str) -> int | None:
-    """Dimensions of an embedded collection, read from the engine's own configuration file."""
+def _dimensions_on_disk(settings: IndexerSettings) -> int | None:
+    """Dimensions of an existing embedded collection, read from the engine's own configuration file."""
+    location = settings.location
+    if not isinstance(location, EdgeLocation):
+        return None
     try:
-        config = json.loads((location.directory / collection / "shard" / "edge_config.json").read_text())
+        config = json.loads((location.directory / settings.collection / "shard" / "edge_config.json").read_text())
         return int(config["vectors"][DENSE]["size"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or not readable: starting will say what is wrong

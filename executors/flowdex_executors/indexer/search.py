@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, Field
 from qdrant_client import models
@@ -22,14 +22,14 @@ from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, GENERATION, ORDINAL
 from flowdex_executors.indexer.settings import IndexerSettings
 
-__all__ = ["Mode", "Query", "SearchParameters", "search"]
+__all__ = ["Hit", "Mode", "Query", "SearchParameters", "search"]
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 
 MAX_LIMIT = 1000
 MAX_OFFSET = 10_000
-_LEAST_DEPTH = 100
 _PASSAGES_A_DOCUMENT = 4  # first guess of how many passages must be fetched for a document
+_LEAST_CANDIDATES = 100  # of each component of a hybrid search: fusion gains from depth
 _DEEPER = 4
 _DEEPEST = 50_000
 _EXACT = models.SearchParams(exact=True)
@@ -53,6 +53,13 @@ class SearchParameters(BaseModel):
     passages: int = Field(default=5, ge=1, le=100)
 
 
+class Hit(Protocol):
+    """What is read of a found point, whichever client made it."""
+
+    score: float
+    payload: dict[str, Any] | None
+
+
 @dataclass(frozen=True)
 class Query:
     """What is looked for: a dense vector, a sparse one, or both, which are then fused; at least one."""
@@ -67,7 +74,7 @@ async def search(
     parameters: SearchParameters,
     selection: models.Filter | None,
     settings: IndexerSettings,
-) -> list[list[models.ScoredPoint]]:
+) -> list[list[Hit]]:
     """Find the passages of the best `offset + limit` documents for each query.
 
     Args:
@@ -81,8 +88,8 @@ async def search(
         The passages of each query, best first; equal scores in the order of document id and place.
     """
     documents = parameters.offset + parameters.limit
-    depth = max(_LEAST_DEPTH, _PASSAGES_A_DOCUMENT * documents)
-    results: list[list[models.ScoredPoint]] = [[] for _ in queries]
+    depth = _PASSAGES_A_DOCUMENT * documents
+    results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
     while pending:
         requests = [_request(queries[index], depth, selection, settings.rrf_k) for index in pending]
@@ -99,7 +106,7 @@ async def search(
     return results
 
 
-def best_documents(points: Iterable[models.ScoredPoint], documents: int, passages: int) -> list[models.ScoredPoint]:
+def best_documents(points: Iterable[Hit], documents: int, passages: int) -> list[Hit]:
     """Order the passages, and keep those of the first documents, of each no more than `passages`.
 
     While a document is being replaced on a server, passages of two generations may be found: the newer ones count.
@@ -110,7 +117,7 @@ def best_documents(points: Iterable[models.ScoredPoint], documents: int, passage
         payload = _payload(point)
         document_id = payload[DOCUMENT_ID]
         newest[document_id] = max(newest.get(document_id, 0), payload[GENERATION])
-    kept: list[models.ScoredPoint] = []
+    kept: list[Hit] = []
     counts: dict[str, int] = {}
     for point in points:
         payload = _payload(point)
@@ -125,12 +132,12 @@ def best_documents(points: Iterable[models.ScoredPoint], documents: int, passage
     return kept
 
 
-def _order(point: models.ScoredPoint) -> tuple[float, str, int]:
+def _order(point: Hit) -> tuple[float, str, int]:
     payload = _payload(point)
     return -point.score, payload[DOCUMENT_ID], payload[ORDINAL]
 
 
-def _payload(point: models.ScoredPoint) -> dict[str, Any]:
+def _payload(point: Hit) -> dict[str, Any]:
     payload: dict[str, Any] | None = point.payload
     assert payload is not None
     return payload
@@ -146,7 +153,7 @@ def _request(query: Query, depth: int, selection: models.Filter | None, rrf_k: i
         return models.QueryRequest(**parts[0], filter=selection, limit=depth, with_payload=True)
     fusion = models.FusionQuery(fusion=models.Fusion.RRF) if rrf_k == 2 else models.RrfQuery(rrf=models.Rrf(k=rrf_k))
     return models.QueryRequest(
-        prefetch=[models.Prefetch(**part, filter=selection, limit=depth) for part in parts],
+        prefetch=[models.Prefetch(**part, filter=selection, limit=max(depth, _LEAST_CANDIDATES)) for part in parts],
         query=fusion,
         limit=depth,
         with_payload=True,
