@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -92,7 +93,8 @@ def executor(  # noqa: PLR0917 - click passes them by name
         stacks=stacks,
         parent_pid=parent_pid,
     )
-    _end(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))
+    process_exit = _Exit()
+    process_exit(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))
 
 
 def _configure_process(level: str, folder: Path, env: dict[str, str]) -> None:
@@ -125,15 +127,29 @@ def _serve(name: str, load: Callable[[], Executor], options: ServerOptions) -> i
     return 0
 
 
-def _end(code: int) -> None:
-    """End the process, even if a method or a constructor that never returns still runs in a thread."""
-    deadline = time.monotonic() + _THREADS_END_WITHIN
-    for thread in threading.enumerate():
-        if thread is threading.main_thread() or (thread.daemon and thread.name != "load"):
-            continue
-        thread.join(max(0.0, deadline - time.monotonic()))
-        if thread.is_alive():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    sys.exit(code)
+class _Exit:
+    """Ends the process: without waiting for stuck threads, and without Python's taking apart of jina and torch.
+
+    Made before the executor is loaded, so that its exit handler runs after those of the executor's libraries; what
+    comes after that takes about a second and does nothing that the end of the process does not do.
+    """
+
+    def __init__(self) -> None:
+        self._code = 0
+        atexit.register(self._now)
+
+    def __call__(self, code: int) -> NoReturn:
+        self._code = code
+        deadline = time.monotonic() + _THREADS_END_WITHIN
+        for thread in threading.enumerate():
+            if thread is threading.main_thread() or (thread.daemon and thread.name != "load"):
+                continue
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                self._now()  # a method or a constructor that does not return
+        sys.exit(code)
+
+    def _now(self) -> NoReturn:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(self._code)

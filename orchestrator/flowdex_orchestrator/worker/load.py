@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.worker.light_import import import_jina_for
 
 if TYPE_CHECKING:
     from jina import Executor
@@ -47,6 +48,7 @@ def load_executor(entry: ExecutorEntry, folder: Path, *, replica: int = 0, shard
         ConfigurationError: `uses` names nothing that can be loaded.
         Exception: Whatever importing the module or making the instance raises.
     """
+    import_jina_for(entry)
     runtime_args = {
         "name": f"{entry.name}/rep-{replica}",
         "workspace": entry.workspace,
@@ -70,15 +72,16 @@ def load_executor(entry: ExecutorEntry, folder: Path, *, replica: int = 0, shard
 
 
 def _from_class(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any]) -> Executor:
-    from jina.jaml.parsers.executor.legacy import ExecutorLegacyParser
-
     uses = str(entry.uses)
     if "://" in uses:
         raise ConfigurationError(
             f"uses: {uses} names a container or a hub package, which is not run here; "
             "start it yourself and mark the executor `external: true`, or name a Python class"
         )
-    cls = _find_class(uses, [_import_py_module(name, folder) for name in entry.py_modules])
+    py_modules = [_import_py_module(name, folder) for name in entry.py_modules]
+    cls = _find_class(uses, py_modules)
+    from jina.jaml.parsers.executor.legacy import ExecutorLegacyParser
+
     data = {"with": dict(entry.uses_with), "metas": dict(entry.uses_metas), "requests": dict(entry.uses_requests)}
     executor: Executor = ExecutorLegacyParser().parse(cls, data, runtime_args=runtime_args)
     return executor

@@ -107,8 +107,7 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
     await stop.requested
     log.info("executor %s finishes what is in flight and ends", name)
     health.close()
-    service.drain()
-    await server.stop(stop.grace)
+    await _drain(server, service, stop.grace)
     endpoints.close()
     closed = executor.close()
     if inspect.isawaitable(closed):
@@ -148,6 +147,18 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
     if options.max_connection_age is not None:
         values.append(("grpc.max_connection_age_ms", int(options.max_connection_age * 1000)))
     return values
+
+
+async def _drain(server: grpc.aio.Server, service: ExecutorService, grace: float) -> None:
+    """Refuse new requests, and end when those in flight are answered or `grace` seconds have passed.
+
+    gRPC's own stop would also wait for every idle client to agree, which takes one that does not listen 20 s.
+    """
+    refusing = asyncio.ensure_future(server.stop(grace))
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(service.drain(), grace)
+    await server.stop(None)
+    await refusing
 
 
 # ---- loading ----

@@ -30,6 +30,8 @@ __all__ = ["ExecutorService"]
 
 log = logging.getLogger(__name__)
 
+_QUIET = 0.1  # seconds without a request after which none is on its way any more
+
 Context = grpc.aio.ServicerContext[Any, Any]
 Reply = pb.DataRequestProto | pb.SingleDocumentRequestProto
 
@@ -49,6 +51,8 @@ class ExecutorService:
         self._discovery = b""
         self._info = b""
         self._draining = asyncio.Event()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
 
     def open(self, endpoints: EndpointTable, discovery: pb.EndpointsProto, info: pb.JinaInfoProto) -> None:
         """Start to answer.
@@ -62,9 +66,16 @@ class ExecutorService:
         self._info = info.SerializeToString()
         self._endpoints = endpoints
 
-    def drain(self) -> None:
-        """End the streams of requests (`Call`), each after the request it is at."""
+    async def drain(self) -> None:
+        """End the streams of requests (`Call`), each after the request it is at; return when nothing is in flight."""
         self._draining.set()
+        while True:
+            self._idle.clear()
+            if self._in_flight:
+                await self._idle.wait()
+            await asyncio.sleep(_QUIET)
+            if not self._in_flight:
+                return
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """The handlers to add to a `grpc.aio` server; they take and give bytes."""
@@ -84,7 +95,20 @@ class ExecutorService:
 
     # ---- the methods ----
 
+    def _count(self, context: Context) -> None:
+        self._in_flight += 1
+        context.add_done_callback(self._uncount)  # called when the reply has been sent, or cannot be
+
+    def _uncount(self, context: Context) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
     async def _process_single_data(self, data: bytes, context: Context) -> bytes:
+        self._count(context)
+        return await self._process(data, context)
+
+    async def _process(self, data: bytes, context: Context) -> bytes:
         try:
             request = pb.DataRequestProto.FromString(data)
         except DecodeError:
@@ -92,6 +116,7 @@ class ExecutorService:
         return await self._answer([request], context)
 
     async def _process_data(self, data: bytes, context: Context) -> bytes:
+        self._count(context)
         try:
             requests = list(pb.DataRequestListProto.FromString(data).requests)
         except DecodeError:
@@ -103,6 +128,7 @@ class ExecutorService:
         return await self._answer(requests, context)
 
     async def _call(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        self._count(context)
         draining = asyncio.ensure_future(self._draining.wait())
         try:
             while not draining.done():
@@ -114,11 +140,12 @@ class ExecutorService:
                 data = request.result()
                 if data is None:
                     return
-                yield await self._process_single_data(data, context)
+                yield await self._process(data, context)
         finally:
             draining.cancel()
 
     async def _stream_doc(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
+        self._count(context)
         endpoints = await self._ready(context)
         try:
             request = pb.SingleDocumentRequestProto.FromString(data)
