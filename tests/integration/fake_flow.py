@@ -202,7 +202,7 @@ async def _answer(flow: FakeFlow, data: bytes, context: grpc.aio.ServicerContext
         wire.set_error(request.header, error, executor="indexer")
         context.set_trailing_metadata([wire.IS_ERROR_METADATA])
     except FlowdexError as error:
-        trailing = () if error.retry_after is None else (("retry-after", str(error.retry_after)),)
+        trailing = () if error.retry_after is None else (("retry-after-ms", str(round(1000 * error.retry_after))),)
         await context.abort(error.status.grpc, error.message, trailing)
     return request.SerializeToString()
 
@@ -247,7 +247,7 @@ def _http_app(flow: FakeFlow) -> Any:
     async def problem(request: Request, error: FlowdexError) -> JSONResponse:
         headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
         body = {
-            "type": "about:blank",
+            "type": f"urn:flowdex:error:{error.name}",
             "title": error.status.title,
             "status": error.status.http,
             "detail": error.message,
@@ -281,9 +281,8 @@ def _http_app(flow: FakeFlow) -> Any:
 
     async def delete(request: Request) -> dict[str, Any]:
         body = await read(request, "/delete", "ids")
-        condition = body.get("parameters", {}).get("filter")
-        async with flow.call("/delete", len(body["ids"])):
-            return {"deleted": flow.delete(body["ids"], condition), "took_ms": 1.0}
+        async with flow.call("/delete", len(body.get("ids", []))):
+            return {"deleted": flow.delete(body.get("ids", []), body.get("filter")), "took_ms": 1.0}
 
     async def status(request: Request) -> dict[str, Any]:
         async with flow.call("/status", 0):

@@ -37,6 +37,8 @@ __all__ = ["GrpcTransport"]
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING); the client does without that package
+# How gRPC's own explanations begin when there is no connection; a service's UNAVAILABLE looks the same otherwise.
+_NO_CONNECTION = ("failed to connect", "DNS resolution failed", "Name resolution", "empty address list")
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -187,7 +189,7 @@ class GrpcTransport:
         code, details = call.code(), call.details() or ""
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
             return TooLarge(f"a message is over the limit of {self._target} or of this client: {details}")
-        if code is grpc.StatusCode.UNAVAILABLE and not call.initial_metadata() and not call.trailing_metadata():
+        if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NO_CONNECTION):
             return Unavailable(self._target.unreachable(_reason(details)))
         if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
             self._reached = True
@@ -200,14 +202,13 @@ def _reason(details: str) -> str:
 
 
 def _retry_after(metadata: Sequence[tuple[str, Any]]) -> float | None:
-    """Seconds from the trailing metadata `retry-after` (as in HTTP) or `grpc-retry-pushback-ms` (gRFC A6)."""
+    """Seconds from the trailing metadata `retry-after-ms`."""
     for key, value in metadata:
-        scale = {"retry-after": 1.0, "grpc-retry-pushback-ms": 1e-3}.get(key)
-        if scale is not None:
+        if key == "retry-after-ms":
             try:
-                return max(0.0, float(value) * scale)
+                return max(0.0, float(value) / 1e3)
             except ValueError:
-                continue
+                return None
     return None
 
 

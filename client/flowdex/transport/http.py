@@ -83,8 +83,8 @@ class HttpTransport:
         return [[_hit(hit) for hit in result["hits"]] for result in results]
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
-        """Send ids to DELETE /documents."""
-        body = {"ids": list(ids), **_extra(parameters)}
+        """Send ids, or a filter, to DELETE /documents."""
+        body = {"ids": list(ids), **_extra(parameters)} if ids else dict(parameters)
         return int((await self._json("DELETE", "/documents", body, timeout))["deleted"])
 
     async def status(self, timeout: float | None) -> FlowStatus:

@@ -7,7 +7,6 @@ An answer of a proxy, which knows no problem documents, is judged by its status 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,14 +44,15 @@ def error_from_problem(
     """
     problem = problem or {}
     message = str(problem.get("detail") or problem.get("title") or f"the service answered with HTTP status {status}")
-    return _class_of(status, str(problem.get("type") or ""))(message, retry_after=retry_after)
+    executor = problem.get("executor")
+    cls = _class_of(status, str(problem.get("type") or ""))
+    return cls(message, retry_after=retry_after, executor=str(executor) if executor else None)
 
 
 def _class_of(status: int, kind: str) -> type[FlowdexError]:
-    # A problem's type is a URI that ends with the error's name: ".../invalid-input", "urn:...:InvalidInput".
-    name = re.split(r"[:/#]", kind)[-1].replace("-", "").lower()
+    name = kind.rpartition(":")[2]  # of "urn:flowdex:error:InvalidInput"
     for cls in _CLASSES:
-        if cls.__name__.lower() == name:
+        if cls.__name__ == name:
             return cls
     for cls in _CLASSES:
         if cls.status.http == status:

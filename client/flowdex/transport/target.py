@@ -18,7 +18,7 @@ from flowdex.errors import ConfigurationError
 __all__ = ["DEFAULT_URL", "Target"]
 
 DEFAULT_URL = "grpc://127.0.0.1:51000"
-_PORTS = {"grpc": 51000, "grpcs": 443, "http": 8080, "https": 443}
+_PORTS = {"grpc": 51000, "grpcs": 443, "http": 80, "https": 443}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
