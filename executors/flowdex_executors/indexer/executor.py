@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Dict  # noqa: UP035
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -218,9 +218,9 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return docs
 
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
-    async def delete(
+    async def delete(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
-    ) -> Dict[str, Any]:  # noqa: UP006 - Jina warns about the other spelling
+    ):
         """Remove the documents with the given ids, those that match the filter, or, given both, those of both.
 
         Returns:
@@ -242,7 +242,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return {"deleted": await self._collection.delete(ids)}
 
     @requests(on="/status", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
-    async def status(self, **kwargs: Any) -> Dict[str, Any]:  # noqa: UP006 - as above
+    async def status(self, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
         """Size and place of the index."""
         documents, passages = await self._collection.count()
         return {
