@@ -3,8 +3,9 @@
     python runner_fake.py up flow.yml     the real command, with this script as the program that it starts
     python runner_fake.py executor ...    what that starts: a health server that behaves as `env: {FAKE: ...}` says
 
-FAKE is one of: serve (default), slow SECONDS, raise, exit, hang, crash SECONDS (after it was ready), deaf (ignores
-SIGTERM), broken FILE (raises while there is such a file), drain SECONDS (takes so long to stop), orphan (lives on without its parent).
+FAKE is one of: serve (default), slow SECONDS, raise, exit CODE, hang, crash SECONDS (after it was ready), deaf (ignores
+SIGTERM), broken FILE (raises while there is such a file), drain SECONDS (takes so long to stop), orphan (lives on
+without its parent).
 """
 
 from __future__ import annotations

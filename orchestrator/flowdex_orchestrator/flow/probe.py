@@ -28,6 +28,7 @@ from flowdex_orchestrator.flow.model import Executor
 from flowdex_orchestrator.flow.signatures import JINA_ARGUMENTS, read_arguments
 from flowdex_orchestrator.flow.substitution import SubstitutionError, substitute
 from flowdex_orchestrator.flow.yaml_reader import read_yaml, resolve_scalar
+from flowdex_orchestrator.worker.light_import import import_jina_for
 
 __all__ = ["Report", "inspect_executor", "main"]
 
@@ -238,9 +239,10 @@ def main(source: TextIO, answer: TextIO) -> None:
 
 def _lines(order: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     folder = Path.cwd()
-    for item in order["executors"]:
+    entries = [Executor.model_validate(item["entry"]) for item in order["executors"]]
+    import_jina_for(*entries)
+    for item, entry in zip(order["executors"], entries, strict=True):
         yield {"begin": item["index"]}
-        entry = Executor.model_validate(item["entry"])
         context = CheckContext(entry.name, folder, entry.replicas)
         report = inspect_executor(entry, Path(order["flow_folder"]), context)
         yield {"done": item["index"], "problems": report.problems, "facts": report.facts}

@@ -24,6 +24,9 @@ from flowdex_orchestrator.runner.state import ProcessId
 
 __all__ = ["ChildProcess", "Launch"]
 
+_LEFTOVERS_END_WITHIN = 2.0  # seconds
+_LOOK_SECONDS = 0.02
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -85,8 +88,11 @@ class ChildProcess:
         return read_from(self._launch.log, self._log_start)
 
     async def wait(self) -> int:
-        """Wait for the end, sweep up what the process left running in its group, return the exit code."""
+        """Wait for the end of the process and of what it left running in its group; returns the exit code."""
         code = await self._process.wait()
+        deadline = time.monotonic() + _LEFTOVERS_END_WITHIN
+        while self._signal_group(0) and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)  # they see that it is gone, and may have something to finish
         self.kill()
         self._swept = True  # from here on the id may be another's
         return code
@@ -99,10 +105,17 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End the whole group at once."""
+        self._signal_group(signal.SIGKILL)
+
+    def _signal_group(self, number: int) -> bool:
+        """Send a signal to the whole group; says whether there is one."""
         if self._swept:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+            return False
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
 
     async def stop(self, grace: float) -> int:
         """Ask it to end, and end it after `grace` seconds; returns the exit code."""

@@ -293,12 +293,14 @@ async def test_a_defect_of_the_supervisor_is_raised(plan: Callable[..., ProcessP
 # ---- one process ----
 
 
-async def test_what_a_process_started_goes_down_with_it(tmp_path: Path) -> None:
-    script = "sleep 60 & echo $! > child.pid; exit 3"
+async def test_what_a_process_started_goes_down_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowdex_orchestrator.runner.process._LEFTOVERS_END_WITHIN", 0.3)
+    script = "(sleep 0.1; touch finished) & sleep 60 & echo $! > child.pid; exit 3"
     child = await ChildProcess.start(Launch(("sh", "-c", script), dict(os.environ), tmp_path, tmp_path / "x.log"))
     assert await child.wait() == 3
     grandchild = int((tmp_path / "child.pid").read_text())
     await until(lambda: ProcessId.of(grandchild) is None)
+    assert (tmp_path / "finished").exists()  # it was given a moment
 
 
 async def test_output_is_that_of_this_process_alone(tmp_path: Path) -> None:
