@@ -1,0 +1,64 @@
+"""Settings of the gateway, as a flow file gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.flow import load_flow
+from flowdex_orchestrator.gateway.server import targets_from_flow
+from flowdex_orchestrator.gateway.settings import GatewaySettings
+
+FLOW = """
+jtype: Flow
+with: {timeout_send: 5000}
+executors:
+  - {name: a, uses: x.A, port: [1001, 1002], replicas: 2}
+  - {name: b, uses: x.B, port: 1003, timeout_send: 200, retries: 0}
+  - {name: c, uses: x.C, needs: a, floating: true}
+"""
+
+
+def test_known_settings_are_taken() -> None:
+    settings = GatewaySettings.from_options(
+        {"max_in_flight": 8, "replica_wait": 2, "idempotent_endpoints": ["/x"], "cors": True, "title": "T"}
+    )
+    assert (settings.max_in_flight, settings.replica_wait, settings.cors, settings.title) == (8, 2.0, True, "T")
+    assert settings.idempotent_endpoints == {"/x"}
+    assert settings.max_texts == GatewaySettings().max_texts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_inflight": 8}, "did you mean 'max_in_flight'"),
+        ({"xyzzy": "red"}, "known are"),
+        ({"max_in_flight": "many"}, "must be a number"),
+        ({"max_in_flight": 0}, "must not be 0"),
+        ({"max_in_flight": 1.5}, "must be a number"),
+        ({"drain": -1}, "must not be -1"),
+        ({"drain": True}, "must be a number"),
+        ({"cors": "yes"}, "true or false"),
+        ({"title": 5}, "a string"),
+        ({"idempotent_endpoints": "/x"}, "a list of endpoints"),
+    ],
+)
+def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        GatewaySettings.from_options(options)
+
+
+def test_targets_come_from_the_flow_and_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text(FLOW)
+    flow = load_flow(tmp_path / "flow.yml")
+    a, b, c = targets_from_flow(flow, {"c": ["10.0.0.1:7"]})
+    assert a.addresses == ("127.0.0.1:1001", "127.0.0.1:1002")
+    assert (a.timeout, a.retries, a.needs) == (5.0, -1, ("gateway",))
+    assert (b.timeout, b.retries, b.needs) == (0.2, 0, ("a",))
+    assert (c.addresses, c.needs, c.floating) == (("10.0.0.1:7",), ("a",), True)
+    with pytest.raises(ConfigurationError, match="--address c=HOST:PORT"):
+        targets_from_flow(flow)
+    with pytest.raises(ConfigurationError, match="no executor 'd'"):
+        targets_from_flow(flow, {"d": ["10.0.0.1:7"]})
