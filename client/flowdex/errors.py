@@ -176,6 +176,8 @@ def error_from_name(name: str, message: str, *, executor: str | None = None) -> 
 
 def error_from_grpc(code: grpc.StatusCode, details: str, *, retry_after: float | None = None) -> FlowdexError:
     """Rebuild an error from a gRPC status; a code of no class of ours becomes `InternalError`."""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in details:
+        return TooLarge(details)  # gRPC's own limit: the same code as overload, but trying again would never help
     for cls in (
         InvalidInput,
         TooLarge,
