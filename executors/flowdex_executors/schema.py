@@ -13,11 +13,15 @@ neither builds a pydantic object for each document.
             docs.batch.texts = [(text or "").upper() for text in docs.batch.texts]
             return docs
 
-Two rules come from Jina. All endpoints of a flow share this one class, because Jina's gateway refuses a flow whose
-executors differ in their document schema. And a module that defines such endpoints must not use `from __future__
-import annotations`: Jina reads annotations as they are, and takes one that is a string for its legacy document type
-(with a warning). Where a module cannot do without, name the class in the decorator instead, which Jina always honours:
-`@requests(on="/upper", request_schema=DocumentColumns, response_schema=DocumentColumns)`.
+Three rules come from Jina:
+
+- All endpoints of a flow share this one class, because Jina's gateway refuses a flow whose executors differ in their
+  document schema.
+- An endpoint without a return annotation, such as one that returns a dictionary, counts as one that returns Jina's
+  legacy documents, and Jina's gateway fails on it: write `@requests(on="/status", response_schema=DocumentColumns)`.
+- Jina reads annotations as they are: in a module with `from __future__ import annotations` they are strings, which it
+  takes for the legacy type too (with a warning). Name both in the decorator there, which Jina always honours:
+  `@requests(on="/upper", request_schema=DocumentColumns, response_schema=DocumentColumns)`.
 
 `Document` spells out the fields that travel in a flow; a stock `jina.Client` reads all of them with
 `return_type=DocList[Document]`.

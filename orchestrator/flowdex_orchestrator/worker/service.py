@@ -97,7 +97,8 @@ class ExecutorService:
 
     def _count(self, context: Context) -> None:
         self._in_flight += 1
-        context.add_done_callback(self._uncount)  # called when the reply has been sent, or cannot be
+        # Called when the reply has been sent, or cannot be. (The stub's callback type is meant as a protocol.)
+        context.add_done_callback(self._uncount)  # type: ignore[arg-type]
 
     def _uncount(self, context: Context) -> None:
         self._in_flight -= 1

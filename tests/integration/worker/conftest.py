@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,10 @@ class Worker:
         )
         return check(health_pb2.HealthCheckRequest(service=service), timeout=timeout, wait_for_ready=True).status
 
-    def wait_ready(self, *, started_by_another: bool = False) -> Worker:
+    def wait_ready(self) -> Worker:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            assert started_by_another or self.process.poll() is None, f"the worker ended:\n{self.output}"
+            assert self.process.poll() is None, f"the worker ended:\n{self.output}"
             try:
                 if self.health(timeout=1) == health_pb2.HealthCheckResponse.SERVING:
                     return self
@@ -94,7 +94,13 @@ Start = Callable[..., Worker]
 
 
 def _start(
-    folder: Path, source: str, uses: str, *options: str, flow_extra: str = "", port: int | None = None
+    folder: Path,
+    source: str,
+    uses: str,
+    *options: str,
+    flow_extra: str = "",
+    port: int | None = None,
+    through: Sequence[str] = (),
 ) -> Worker:
     (folder / "executors_of_the_test.py").write_text(textwrap.dedent(source))
     flow = folder / "flow.yml"
@@ -107,9 +113,10 @@ def _start(
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
     log = folder / "worker.log"
+    command = [sys.executable, "-m", "flowdex", "executor", "tested", "--flow", str(flow), "--port", str(port)]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flowdex", "executor", "tested", "--flow", str(flow), "--port", str(port), *options],
+            [*through, *command, *options],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=output,

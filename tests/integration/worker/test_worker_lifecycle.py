@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
 import socket
 import subprocess
 import sys
@@ -179,7 +179,7 @@ def test_an_executor_that_declares_itself_concurrent_gets_many_calls(start_worke
 PARENT = """
 import subprocess, sys, time, os
 process = subprocess.Popen([*sys.argv[1:], "--parent-pid", str(os.getpid())])
-print(process.pid, flush=True)
+print("child", process.pid, flush=True)
 time.sleep(600)
 """
 
@@ -195,27 +195,17 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_the_death_of_the_parent_ends_the_worker(start_worker, busy):
-    worker = start_slow(start_worker)  # only for its files and its port
-    worker.terminate()
+    worker = start_slow(start_worker, through=[sys.executable, "-c", PARENT])
+    (pid,) = map(int, re.findall("^child ([0-9]+)$", worker.output, re.MULTILINE))
+    thread = in_background(worker, "/slow", 30 if busy else 0, [])
+    time.sleep(0.3)
+    worker.process.kill()
     worker.wait()
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, *worker.process.args], cwd=worker.log.parent, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        pid = int(parent.stdout.readline())
-        worker.wait_ready(started_by_another=True)
-        results: list = []
-        thread = in_background(worker, "/slow", 30, results) if busy else None
-        time.sleep(0.3)
-    finally:
-        parent.send_signal(signal.SIGKILL)
-        parent.wait(10)
     deadline = time.monotonic() + 2
     while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_alive(pid), "the worker must end within 2 s"
-    if thread is not None:
-        thread.join(30)
+    thread.join(30)
 
 
 HEADER = "from jina import Executor, requests\n"
