@@ -35,7 +35,7 @@ from flowdex_executors.schema import DocumentColumns
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
-__all__ = ["Encoder", "available_cores"]
+__all__ = ["Encoder", "Vectors", "available_cores", "check_options"]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -64,7 +64,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
 
     def __init__(self, *, batch_tokens: int = 1024, threads: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._check_positive(batch_tokens=batch_tokens, threads=threads)
+        for name, problem in check_options({"batch_tokens": batch_tokens, "threads": threads}).items():
+            raise ConfigurationError(f"{name} {problem}")
         self.batch_tokens = batch_tokens
         self.threads = threads or available_cores()
         self._encoded = 0
@@ -183,16 +184,15 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             raise FloatingPointError("the model gave a vector that is not finite")
         return list(vectors)
 
-    @staticmethod
-    def _check_positive(**options: Any) -> None:
-        for name, value in options.items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigurationError(f"{name} must be a whole number of at least 1, got {value!r}")
 
-    @classmethod
-    def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
-        """What is known about the model before it is loaded; at least nothing."""
-        return {}
+def check_options(options: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the options that all encoders share, by name."""
+    return {
+        name: f"must be a whole number of at least 1, got {value!r}"
+        for name in ("batch_tokens", "threads")
+        if (value := options.get(name)) is not None
+        and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
+    }
 
 
 def available_cores() -> int:

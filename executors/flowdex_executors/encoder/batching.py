@@ -234,21 +234,12 @@ class Batcher(Generic[S, R]):
         batch = [item for item in batch if not item[0].future.done()]
         if not batch:
             return
-        try:
-            results = self._run([request.sequences[index] for request, index in batch])
-            if len(results) != len(batch):
-                raise AssertionError(f"{len(results)} results for {len(batch)} sequences: this is a bug of the encoder")
-        except Exception as error:  # any failure of a model: the callers get it, or their neighbours' is kept from them
-            if len(batch) == 1:
-                request, index = batch[0]
-                _log.error("a sequence of %d tokens cannot be computed", request.costs[index], exc_info=error)
-                failure = SequenceFailed(index)
-                failure.__cause__ = error
-                _fail(request.future, failure)
-                return
-            middle = len(batch) // 2
-            self._compute(batch[:middle])
-            self._compute(batch[middle:])
+        results = self._try(batch)
+        if results is None:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._compute(batch[:middle])
+                self._compute(batch[middle:])
             return
         finished: list[_Request[S, R]] = []
         with self._changed:
@@ -262,6 +253,22 @@ class Batcher(Generic[S, R]):
                 request.future.set_result(request.results)  # type: ignore[arg-type]  # all are filled
             except InvalidStateError:
                 _log.debug("a request was cancelled while its last sequence was computed")
+
+    def _try(self, batch: list[_Item[S, R]]) -> Sequence[R] | None:
+        """The results, or None after a failure: that of a single sequence is then told to its request."""
+        try:
+            results = self._run([request.sequences[index] for request, index in batch])
+            if len(results) != len(batch):
+                raise AssertionError(f"{len(results)} results for {len(batch)} sequences: this is a bug of the encoder")
+            return results
+        except Exception as error:  # whatever a model raises: its request gets it, and its neighbours do not
+            if len(batch) == 1:
+                request, index = batch[0]
+                _log.error("a sequence of %d tokens cannot be computed", request.costs[index], exc_info=error)
+                failure = SequenceFailed(index)
+                failure.__cause__ = error
+                _fail(request.future, failure)
+        return None
 
 
 def _fail(future: Future[list[R]], error: Exception) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.backend import Backend, choose_device
-from flowdex_executors.encoder.base import Encoder, Vectors
-from flowdex_executors.encoder.model_files import ModelFiles, read_model
+from flowdex_executors.encoder.base import Encoder, Vectors, check_options
+from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
 from flowdex_executors.encoder.packed_bert import PackedBert
 from flowdex_executors.encoder.pooling import check_pooling, normalize, pool
 from flowdex_executors.encoder.tokenising import TextTokenizer, TokenSequence
@@ -106,10 +106,15 @@ class BertEncoder(Encoder):
     def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
         """Model, dimensions, max_tokens, pooling and normalize for these options, from configuration files alone.
 
+        Of a hub id that is yet to be downloaded, only the name is known.
+
         Raises:
             ConfigurationError: The model cannot be found, or an option does not fit it.
         """
-        files = read_model(uses_with.get("model"))
+        try:
+            files = read_model(uses_with.get("model"), download=False)
+        except NotDownloaded:
+            return {"model": uses_with["model"]}
         pooling = check_pooling(uses_with.get("pooling") or files.pooling)
         asked = uses_with.get("normalize")
         return {
@@ -119,6 +124,29 @@ class BertEncoder(Encoder):
             "pooling": list(pooling),
             "normalize": files.normalize if asked is None else bool(asked),
         }
+
+    @classmethod
+    def check(cls, uses_with: Mapping[str, Any], context: Any = None) -> list[str]:
+        """Problems of these options that can be known before start, as sentences; beyond what `describe` raises."""
+        problems = [f"{name}: {problem}" for name, problem in check_options(uses_with).items()]
+        backend = uses_with.get("backend", "auto")
+        if backend not in _BACKENDS:
+            problems.append(f"backend: {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
+        try:
+            files = read_model(uses_with.get("model"), download=False)
+        except NotDownloaded as error:
+            return [*problems, f"model: {error.message}"] if _offline() else problems
+        if not files.has_weights:
+            problems.append(f"model: {files.path} holds no weights (model.safetensors or pytorch_model.bin)")
+        elif backend == "packed" and not PackedBert.supports(files):
+            problems.append(f"backend: packed cannot compute {files.name!r} ({files.model_type}); use transformers")
+        return problems
+
+
+def _offline() -> bool:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return bool(HF_HUB_OFFLINE)
 
 
 def _max_tokens(files: ModelFiles, asked: int | None) -> int:
@@ -134,6 +162,8 @@ def _max_tokens(files: ModelFiles, asked: int | None) -> int:
 def _load(files: ModelFiles, backend: str, device: str) -> Backend:
     if backend not in _BACKENDS:
         raise ConfigurationError(f"backend {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
+    if not files.has_weights:
+        raise ConfigurationError(f"{files.path} holds no weights (model.safetensors or pytorch_model.bin)")
     if backend == "packed" and not PackedBert.supports(files):
         raise ConfigurationError(
             f"the packed backend cannot compute model {files.name!r} ({files.model_type}); use backend: transformers"

