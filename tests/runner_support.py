@@ -87,6 +87,14 @@ class Folder:
             time.sleep(0.02)
 
 
+def wait_until(condition: Callable[[], object], seconds: float) -> None:
+    """Wait for a condition, with a bound."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def open_folder(path: Path, **options: Any) -> Iterator[Folder]:
     """A folder whose flow is stopped at the end; nothing that it started may outlive that."""

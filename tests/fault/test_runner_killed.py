@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runner_support import Folder, open_folder
+from runner_support import Folder, open_folder, wait_until
 
 from flowdex_orchestrator.runner.state import ProcessId, State
 
@@ -19,13 +18,6 @@ from flowdex_orchestrator.runner.state import ProcessId, State
 def folder(tmp_path: Path) -> Iterator[Folder]:
     with open_folder(tmp_path) as folder:
         yield folder
-
-
-def wait_until(condition: Callable[[], object], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
 
 
 def test_no_orphans_when_the_runner_is_killed(folder: Folder) -> None:

@@ -91,7 +91,7 @@ class ChildProcess:
         """Wait for the end of the process and of what it left running in its group; returns the exit code."""
         code = await self._process.wait()
         deadline = time.monotonic() + _LEFTOVERS_END_WITHIN
-        while self._signal_group(0) and time.monotonic() < deadline:
+        while self._signal_group(0) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel sets no event
             await asyncio.sleep(_LOOK_SECONDS)  # they see that it is gone, and may have something to finish
         self.kill()
         self._swept = True  # from here on the id may be another's
