@@ -1,10 +1,14 @@
 """The executors of a flow: segmenter, encoders, indexer, ranker.
 
-Names are imported on first use, so that a process loads only what the executor it hosts needs.
+Names are imported on first use, so that a process loads only what the executor it hosts needs, and a part whose extra
+is not installed gets in nobody's way. Stock Jina is the exception: it imports this package and then looks for a class
+that has been defined by then, so where jina is there already, all of them are.
 """
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -36,3 +40,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_MODULES])
+
+
+if "jina" in sys.modules:
+    for _name in _MODULES:
+        with suppress(ImportError):  # says so when it is used
+            __getattr__(_name)

@@ -14,6 +14,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
+import flowdex_executors  # noqa: F401 - imported before jina it stays lazy, imported after jina it loads every executor
+
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow.model import Executor
 
