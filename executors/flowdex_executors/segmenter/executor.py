@@ -50,7 +50,8 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         loaded = load_tokenizer(path)
         if max_tokens is None:
             max_tokens = read_model(tokenizer).max_tokens - loaded.num_special_tokens_to_add(False)
-        _check_whole(max_tokens=max_tokens, overlap=overlap)
+        _check_at_least(1, max_tokens=max_tokens)
+        _check_at_least(0, overlap=overlap)
         self.splitter = PassageSplitter(loaded, max_tokens, overlap)
         self._documents = 0
         self._passages = 0
@@ -142,7 +143,7 @@ def _checked_texts(documents: DocumentBatch, request: DocumentBatch) -> list[str
     return [text or "" for text in texts]
 
 
-def _check_whole(**options: Any) -> None:
+def _check_at_least(least: int, **options: Any) -> None:
     for name, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigurationError(f"{name} must be a whole number of at least {least}, got {value!r}")

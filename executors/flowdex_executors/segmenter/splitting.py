@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from flowdex.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tokenizers import Tokenizer
 
@@ -77,7 +77,7 @@ class PassageSplitter:
             counter.enter(window)
             pieces = splitter.chunk_indices(window)
             is_last = position + size >= len(text)
-            passages += [_passage(piece, position) for piece in (pieces if is_last else pieces[:-1])]
+            passages += _passages(pieces if is_last else pieces[:-1], position)
             if is_last:
                 break
             if not pieces:  # white space only
@@ -104,16 +104,20 @@ class PassageSplitter:
                 fitting.append(passage)
             else:
                 splitter = TextSplitter.from_huggingface_tokenizer(self._tokenizer, self.max_tokens, self.overlap)
-                fitting += [_passage(piece, passage.start) for piece in splitter.chunk_indices(passage.text)]
+                fitting += _passages(splitter.chunk_indices(passage.text), passage.start)
         return fitting
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
 
 
-def _passage(piece: tuple[int, str], position: int) -> Passage:
-    start, text = position + piece[0], piece[1]
-    return Passage(text, start, start + len(text))
+def _passages(pieces: Iterable[tuple[int, str]], position: int) -> Iterator[Passage]:
+    """Passages of pieces whose offsets count from `position`; the splitter leaves some control characters for text."""
+    for offset, piece in pieces:
+        text = piece.strip()
+        if text:
+            start = position + offset + len(piece) - len(piece.lstrip())
+            yield Passage(text, start, start + len(text))
 
 
 class _Counter:

@@ -77,9 +77,9 @@ async def test_families_and_backends_equal_automodel(make_model: Any, family: st
 @given(st.lists(st.sampled_from(TEXTS), min_size=1, max_size=20), st.integers(1, 5))
 def test_a_batch_equals_its_singles_in_any_company(encoder: BertEncoder, texts: list[str], callers: int) -> None:
     async def together() -> list[np.ndarray[Any, Any]]:
-        return await asyncio.gather(
-            *(vectors_of(encoder, texts[caller:] + texts[:caller]) for caller in range(callers))
-        )
+        starts = [caller % len(texts) for caller in range(callers)]
+        rolled = [texts[start:] + texts[:start] for start in starts]
+        return await asyncio.gather(*(vectors_of(encoder, texts) for texts in rolled))
 
     async def alone() -> np.ndarray[Any, Any]:
         return np.concatenate([await vectors_of(encoder, [text]) for text in texts])
