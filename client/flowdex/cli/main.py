@@ -168,7 +168,9 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    "flowdex", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.option("-u", "--url", envvar="FLOWDEX_URL", metavar="URL", help="The flow's gateway [grpc://127.0.0.1:51000].")
 @click.option("--api-key", envvar="FLOWDEX_API_KEY", metavar="KEY", help="API key, where the gateway asks for one.")
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")

@@ -143,8 +143,7 @@ class GrpcTransport:
                 raise Cancelled("the client is closed")
             if self._channel is None:
                 if self._target.secure:
-                    roots = self._target.root_certificates
-                    credentials = grpc.ssl_channel_credentials(roots.read_bytes() if roots else None)
+                    credentials = grpc.ssl_channel_credentials(self._target.root_certificates)
                     self._channel = grpc.secure_channel(self._target.authority, credentials, options=_OPTIONS)
                 else:
                     self._channel = grpc.insecure_channel(self._target.authority, options=_OPTIONS)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import Cancelled, DeadlineExceeded, InternalError, InvalidInput, Unavailable
+from flowdex.errors import Cancelled, ConfigurationError, DeadlineExceeded, InternalError, InvalidInput, Unavailable
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.transport.problems import error_from_problem
 from flowdex.transport.target import Target
@@ -130,7 +130,7 @@ class HttpTransport:
         if self._client is None or self._loop is not loop:  # pooled connections belong to the loop that opened them
             verify: ssl.SSLContext | bool = True
             if self._target.secure and self._target.root_certificates:
-                verify = ssl.create_default_context(cafile=str(self._target.root_certificates))
+                verify = _trusting(self._target.root_certificates)
             self._client = httpx.AsyncClient(
                 base_url=str(self._target),
                 headers=dict(self._target.headers),
@@ -145,9 +145,9 @@ class HttpTransport:
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
     ) -> httpx.Response:
         headers = {} if timeout is None else {"x-request-timeout-ms": str(max(1, int(timeout * 1000)))}
+        client = self._open()
         try:
-            request = self._open().request(method, path, json=body, headers=headers)
-            response = await asyncio.wait_for(request, timeout)
+            response = await asyncio.wait_for(client.request(method, path, json=body, headers=headers), timeout)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"{self._target} did not answer within {timeout:g} s") from None
         except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
@@ -173,6 +173,13 @@ class HttpTransport:
         if content is None:
             raise InternalError(f"{self._target}{path} did not answer as a flowdex gateway does: is the address right?")
         return content
+
+
+def _trusting(roots: bytes) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cadata=roots.decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError):
+        raise ConfigurationError("root_certificates: the file holds no certificates in PEM form") from None
 
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:

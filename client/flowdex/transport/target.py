@@ -32,7 +32,7 @@ class Target:
         port: The port.
         path: Prefix of all HTTP paths, without a slash at the end.
         headers: Sent with every request (gRPC metadata, HTTP headers), names in lower case.
-        root_certificates: PEM file of the certificate authorities to trust; None for the system's.
+        root_certificates: PEM text of the certificate authorities to trust; None for the system's.
     """
 
     scheme: str
@@ -40,7 +40,7 @@ class Target:
     port: int
     path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    root_certificates: Path | None = None
+    root_certificates: bytes | None = None
 
     @classmethod
     def parse(
@@ -61,7 +61,7 @@ class Target:
             root_certificates: PEM file of the certificate authorities to trust.
 
         Raises:
-            ConfigurationError: The address cannot be read.
+            ConfigurationError: The address or the file cannot be read.
         """
         text = (url or os.environ.get("FLOWDEX_URL") or DEFAULT_URL).strip()
         wrong = f"the address {text!r} cannot be used; write grpc://HOST:PORT, grpcs://, http:// or https://"
@@ -91,7 +91,7 @@ class Target:
             port=port if port is not None else _PORTS[parts.scheme],
             path=parts.path.rstrip("/"),
             headers=sent,
-            root_certificates=Path(root_certificates) if root_certificates else None,
+            root_certificates=_read(root_certificates),
         )
 
     @property
@@ -116,3 +116,10 @@ class Target:
         """The message for a service that cannot be reached."""
         start = "start it with 'flowdex up', or name" if self.loopback else "check that it runs, or name"
         return f"nothing answers at {self} ({reason}): {start} another address by url or FLOWDEX_URL"
+
+
+def _read(file: str | Path | None) -> bytes | None:
+    try:
+        return None if file is None else Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"root_certificates: {file}: {(error.strerror or str(error)).lower()}") from None
