@@ -1,0 +1,124 @@
+"""What `flowdex up` and `flowdex ps` show."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from flowdex_orchestrator.runner.state import FlowState, ProcessId, ProcessState, State
+from flowdex_orchestrator.runner.table import (
+    LiveTable,
+    PlainLines,
+    display_for,
+    duration,
+    process_rows,
+    process_table,
+)
+
+ME = ProcessId(1, "1")
+
+
+def flow(*processes: ProcessState) -> FlowState:
+    return FlowState("flow.yml", "x", ME, processes=list(processes))
+
+
+def process(name: str = "a", state: State = State.LOADING, **values: object) -> ProcessState:
+    return ProcessState(name, 0, "127.0.0.1", 7, log="x", state=state, **values)  # type: ignore[arg-type]
+
+
+def printed(display: PlainLines, output: io.StringIO, state: FlowState) -> str:
+    output.seek(0)
+    output.truncate()
+    display.update(state)
+    return output.getvalue()
+
+
+def test_one_line_a_change() -> None:
+    output = io.StringIO()
+    display = PlainLines(Console(file=output))
+    now = time.time()
+    assert printed(display, output, flow(process())) == ""  # not started yet
+    loading = process(process=ME, started_at=now)
+    assert printed(display, output, flow(loading)) == "a-0: loading (process 1, port 7)\n"
+    assert printed(display, output, flow(loading)) == ""
+    ready = process(state=State.READY, process=ME, started_at=now, ready_at=now + 1.25)
+    assert printed(display, output, flow(ready)) == "a-0: ready after 1.2 s\n"
+    cause = "ValueError: [red]not markup[/red] " + "long " * 100
+    waiting = process(state=State.WAITING, process=ME, cause=cause)
+    assert printed(display, output, flow(waiting)) == f"a-0: waiting: {cause}\n"
+    assert printed(display, output, flow(process(state=State.STOPPED, process=ME))) == ""
+    again = process(process=ProcessId(2, "2"), started_at=now, restarts=1)
+    assert printed(display, output, flow(again)) == "a-0: loading (process 2, port 7)\n"
+
+
+def test_a_table_on_a_terminal_then_lines() -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=100, color_system=None)
+    display = display_for(console)
+    assert isinstance(display, LiveTable)
+    ready = process(state=State.READY, process=ME, started_at=1.0, ready_at=4.5)
+    display.update(flow(ready, process("b", State.FAILED, cause="KeyError: 'x'")))
+    display.close()
+    display.close()
+    table = output.getvalue()
+    assert "a-0" in table
+    assert "3.5" in table
+    assert "KeyError: 'x'" in table
+    output.truncate(0)
+    display.update(flow(ready, process("b", State.FAILED, cause="KeyError: 'x'")))
+    assert "a-0" not in output.getvalue()  # it stands in the table above
+    display.update(flow(process(state=State.WAITING, process=ME, cause="killed by SIGKILL")))
+    assert output.getvalue().endswith("a-0: waiting: killed by SIGKILL\n")
+
+
+def test_lines_for_what_is_no_terminal() -> None:
+    assert isinstance(display_for(Console(file=io.StringIO())), PlainLines)
+
+
+def test_rows_and_table() -> None:
+    now = time.time()
+    state = flow(
+        process(state=State.READY, process=ME, started_at=now - 65, restarts=2),
+        ProcessState("ext", 0, "10.0.0.1", 9, state=State.READY),
+        ProcessState("gateway", None, "127.0.0.1", 8, log="x", state=State.WAITING, cause="ValueError: no"),
+    )
+    rows = process_rows(state, {1: 5 * 2**20})
+    assert rows[0] | {"uptime": 65.0} == {
+        "name": "a",
+        "replica": 0,
+        "pid": 1,
+        "host": "127.0.0.1",
+        "port": 7,
+        "state": "ready",
+        "restarts": 2,
+        "uptime": 65.0,
+        "memory": 5 * 2**20,
+        "cause": "",
+        "log": "x",
+    }
+    assert [(row["pid"], row["uptime"], row["memory"]) for row in rows[1:]] == [(None, None, None)] * 2
+    output = io.StringIO()
+    Console(file=output, width=100).print(process_table(rows))
+    lines = [line.split() for line in output.getvalue().splitlines()]
+    assert lines[1] == ["a", "0", "1", "7", "ready", "2", "1", "min", "5", "s", "5", "MiB"]
+    assert lines[2] == ["ext", "0", "external", "9", "ready", "0", "-", "-"]
+    assert lines[3] == ["gateway", "-", "-", "8", "waiting", "0", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (86399, "23 h 59 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
