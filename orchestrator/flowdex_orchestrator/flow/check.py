@@ -29,6 +29,12 @@ from flowdex_orchestrator.flow.topology import GATEWAY
 __all__ = ["check_flow"]
 
 _SERVED = ("grpc", "http")
+_WITHOUT_EFFECT = {
+    "polling": "flowdex runs one shard of an executor, so there is nothing to poll",
+    "shards": "flowdex runs one shard of an executor; `replicas` share the load, a remote Qdrant has shards of its own",
+    "uvicorn_kwargs": "flowdex starts uvicorn with its own options",
+    "volumes": "only containers have volumes; a process sees all of this machine's folders",
+}
 
 
 def check_flow(
@@ -67,13 +73,18 @@ def _keys(flow: Flow) -> Iterator[Finding]:
     for path, keys in sections:
         for key in keys:
             yield flow.finding((*path, key), "flowdex accepts this key of Jina but does not act on it", "warning")
-    for index, executor in enumerate(flow.executors):
-        if executor.shards > 1 and not executor.external:
-            yield flow.finding(
-                ("executors", index, "shards"),
-                "flowdex runs one shard of an executor; a remote Qdrant shards by itself, `replicas` share the load",
-                "warning",
-            )
+    used: list[tuple[KeyPath, set[str]]] = [
+        (("with",), flow.settings.model_fields_set),
+        (("gateway",), flow.gateway.model_fields_set),
+        *((("executors", index), executor.model_fields_set) for index, executor in enumerate(flow.executors)),
+    ]
+    inherited = {
+        flow.finding((*path, key), reason, "warning"): None
+        for path, keys in used
+        for key, reason in _WITHOUT_EFFECT.items()
+        if key in keys
+    }
+    yield from inherited  # each once, though every executor may have it from `with`
 
 
 def _gateway(flow: Flow) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ _GATEWAY = _COMMON | {
     "deployments_addresses": "Addresses of the executors, as JSON.",
     "deployments_metadata": "gRPC metadata for each executor, as JSON.",
     "deployments_no_reduce": "Executors whose results are not merged, as JSON.",
-    "disable_reduce": "Alias of deployments_no_reduce.",
+    "deployments_disable_reduce": "Alias of deployments_no_reduce.",
     "expose_endpoints": "Map from endpoints to HTTP paths, as JSON.",
     "expose_graphql_endpoint": "Serve GraphQL.",
     "floating": "Internal to Jina.",

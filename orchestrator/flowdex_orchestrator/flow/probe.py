@@ -66,6 +66,7 @@ class _Target:
 def inspect_executor(entry: Executor, flow_folder: Path, context: CheckContext) -> Report:
     """Import an executor's class and find what would fail when it starts."""
     report = Report()
+    modules = set(sys.modules)
     try:
         target = _resolve(entry, flow_folder)
     except ConfigurationError as error:
@@ -74,6 +75,7 @@ def inspect_executor(entry: Executor, flow_folder: Path, context: CheckContext) 
         return report
     except (Exception, SystemExit) as error:  # the code of whoever wrote the executor: anything can come out of it
         report.add(("uses",), f"importing it failed: {describe_error(error)}")
+        _forget(modules, flow_folder)
         return report
     _check_arguments(entry, target, report)
     for endpoint, method in target.requests.items():
@@ -99,11 +101,20 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {text}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    return f"{frames[-1].filename}:{frames[-1].lineno}: {text}" if frames else text
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f"{own[-1].filename}:{own[-1].lineno}: {text}" if own else text
 
 
 def _is_machinery(filename: str) -> bool:
+    """Whether a frame is of the import itself, not of the code that is imported."""
     return filename.startswith("<frozen") or filename in (__file__, _worker_load().__file__) or "importlib" in filename
+
+
+def _forget(modules: set[str], folder: Path) -> None:
+    """Drop the modules of a failed import, which Python keeps half made, so that the next executor fails alike."""
+    for name in sys.modules.keys() - modules:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder.resolve())):
+            del sys.modules[name]
 
 
 def _worker_load() -> ModuleType:
@@ -200,7 +211,7 @@ def _ask_hooks(target: _Target, context: CheckContext, report: Report) -> None:
     if inspect.ismethod(describe):
         for facts in _guarded(lambda: [describe(target.arguments)], target, report):
             report.facts = facts if isinstance(facts, dict) else {}
-    if inspect.ismethod(check):
+    if inspect.ismethod(check) and not report.problems:
         for problem in _guarded(lambda: check(target.arguments, context), target, report):
             key, message = _split(str(problem), tuple(target.arguments))
             report.add(("uses_with", key) if key else ("uses",), message)

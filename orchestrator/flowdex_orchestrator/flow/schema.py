@@ -10,7 +10,7 @@ from typing import Any
 from flowdex_orchestrator.flow.model import EXTENSION, Flow
 from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, Section
 
-__all__ = ["flow_schema"]
+__all__ = ["flow_schema", "key_table"]
 
 _SUBSTITUTION = {"$ref": "#/$defs/substitution"}
 _SECTIONS: tuple[type[Section], ...] = (FlowSettings, Gateway, Executor)
@@ -44,6 +44,37 @@ def flow_schema() -> dict[str, Any]:
         "patternProperties": {f"^{EXTENSION}": {"description": "Your own, for example a place for YAML anchors."}},
         "$defs": definitions,
     }
+
+
+def key_table(section: type[Section]) -> str:
+    """The typed keys of a section as a Markdown table, for the documentation."""
+    properties = _section_schema(section)["properties"]
+    rows = ["| key | value | default | |", "|---|---|---|---|"]
+    for key in section.typed_keys():
+        made = properties[key]
+        default = _default(made.get("default"))
+        shown = f"`{default}`" if default else ""
+        rows.append(f"| `{key}` | {_kind(made)} | {shown} | {made['description']} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_default(item) for item in value)
+    return "" if value is None or value == {} else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """What a value may be, in words."""
+    if "enum" in schema:
+        return " or ".join(dict.fromkeys(f"`{str(name).lower()}`" for name in schema["enum"]))
+    if "anyOf" in schema:
+        kinds = [_kind(kind) for kind in schema["anyOf"] if kind != _SUBSTITUTION]
+        return " or ".join(dict.fromkeys("list" if kind.startswith("list of") else kind for kind in kinds))
+    if schema["type"] == "array":
+        return f"list of {_kind(schema['items'])}"
+    kind = str(schema["type"])
+    return {"object": "mapping", "string": "text", "boolean": "true or false"}.get(kind, kind)
 
 
 def _reference(section: type[Section], prop: dict[str, Any]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Gateway(Section):
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
     cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
-    uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of the HTTP server, uvicorn.")
+    uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
 
@@ -166,8 +166,8 @@ class Executor(Section):
     )
     floating: Flag = Field(default=False, description="No later executor follows this one by default.")
     replicas: PositiveInteger = Field(default=1, description="Processes that share the load.")
-    shards: PositiveInteger = Field(default=1, description="Parts of the data, each with its replicas.")
-    polling: Polling = Field(default="ANY", description="With shards: ask any or all of them.")
+    shards: PositiveInteger = Field(default=1, description="Parts of the data. flowdex runs one.")
+    polling: Polling = Field(default="ANY", description="With shards: ask any or all of them. flowdex has one.")
     env: Environment = Field(default_factory=dict, description="Environment variables of the processes.")
     hosts: Hosts = Field(
         default=(DEFAULT_HOST,),
@@ -182,7 +182,7 @@ class Executor(Section):
     timeout_send: Milliseconds = Field(default=-1, description="Time for one call, in ms; -1 for no limit.")
     retries: Retries = Field(default=-1, description="Further tries of a call on other replicas; -1 for the default.")
     workspace: Text | None = Field(default=None, description="Folder for the executor's files.")
-    volumes: Strings = Field(default=(), description="host:container folders of its container.")
+    volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
 
@@ -247,8 +247,8 @@ class FlowSettings(Section):
     workspace: Text | None = Field(default=None, description="Folder for files of the executors.")
     py_modules: Strings = Field(default=(), description="Python files or modules that all executors import first.")
     replicas: PositiveInteger = Field(default=1, description="Replicas of each executor that does not say.")
-    shards: PositiveInteger = Field(default=1, description="Shards of each executor that does not say.")
-    polling: Polling = Field(default="ANY", description="Polling of each executor that does not say.")
+    shards: PositiveInteger = Field(default=1, description="Parts of the data. flowdex runs one.")
+    polling: Polling = Field(default="ANY", description="With shards: ask any or all of them. flowdex has one.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
@@ -256,7 +256,7 @@ class FlowSettings(Section):
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")
     cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
-    uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of the HTTP server, uvicorn.")
+    uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
 

@@ -55,7 +55,13 @@ def test_keys_without_effect_are_warned_of() -> None:
         "flow.yml:6:3: warning: gateway.ssl_keyfile: flowdex accepts this key of Jina but does not act on it",
         "flow.yml:9:5: warning: executors[0].docker_kwargs: flowdex accepts this key of Jina but does not act on it",
         "flow.yml:10:5: warning: executors[0].shards: flowdex runs one shard of an executor; "
-        "a remote Qdrant shards by itself, `replicas` share the load",
+        "`replicas` share the load, a remote Qdrant has shards of its own",
+    ]
+
+
+def test_an_inherited_key_is_warned_of_once() -> None:
+    assert findings("with: {polling: ALL}\nexecutors: [{}, {}]") == [
+        "flow.yml:2:8: warning: with.polling: flowdex runs one shard of an executor, so there is nothing to poll"
     ]
 
 
