@@ -20,6 +20,9 @@ __all__ = ["LARGE", "JsonRequest", "JsonRoute"]
 
 LARGE = 256 * 1024
 """Bytes from which JSON is read and written in a thread."""
+# A body too large is read to its end, and dropped, up to so many times the limit: most clients look for an answer only
+# when they have sent everything, and a connection closed before that is all they would see.
+_PATIENCE = 4
 
 
 class JsonRequest(Request):
@@ -34,13 +37,18 @@ class JsonRequest(Request):
         if not hasattr(self, "_body"):
             limit: int = self.app.state.max_message_bytes
             declared = self.headers.get("content-length", "")
-            if declared.isdecimal() and int(declared) > limit:
+            size = int(declared) if declared.isdecimal() else 0
+            if size > _PATIENCE * limit or (size > limit and "expect" in self.headers):
                 raise _too_large(limit)
             body = bytearray()
             async for chunk in self.stream():
-                body += chunk
-                if len(body) > limit:
+                size += len(chunk) if not declared else 0
+                if size <= limit:
+                    body += chunk
+                elif size > _PATIENCE * limit:
                     raise _too_large(limit)
+            if size > limit:
+                raise _too_large(limit)
             kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
             # Insisting on the type also keeps web pages of other origins from posting here without a preflight.
             if body and not (kind == "application/json" or kind.endswith("+json")):
@@ -77,4 +85,5 @@ def _too_large(limit: int) -> HTTPException:
         TooLarge.status.http,
         f"the body is larger than the {limit} bytes allowed (gateway.uses_with.max_message_bytes); "
         "send fewer documents in one request",
+        headers={"Connection": "close"},
     )
