@@ -164,14 +164,6 @@ def _write(node: pb.NodeProto, value: Any, depth: int) -> None:  # noqa: PLR0912
         node.blob = bytes(value)
     elif isinstance(value, np.ndarray):
         set_array(node, value)
-    elif isinstance(value, Mapping):
-        _check_depth(depth)
-        node.dict.SetInParent()
-        data = node.dict.data
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise InvalidInput(f"dictionary keys must be strings, got {key!r}")
-            _write(data[key], item, depth - 1)
     elif isinstance(value, (list, tuple, set, frozenset)):
         _check_depth(depth)
         kind = "list" if isinstance(value, list) else "tuple" if isinstance(value, tuple) else "set"
@@ -179,6 +171,14 @@ def _write(node: pb.NodeProto, value: Any, depth: int) -> None:  # noqa: PLR0912
         items.SetInParent()
         for item in value:
             _write(items.data.add(), item, depth - 1)
+    elif isinstance(value, (dict, Mapping)):
+        _check_depth(depth)
+        node.dict.SetInParent()
+        data = node.dict.data
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InvalidInput(f"dictionary keys must be strings, got {key!r}")
+            _write(data[key], item, depth - 1)
     elif isinstance(value, pb.DocProto):
         node.doc.CopyFrom(value)
     elif isinstance(value, pb.DocListProto):
