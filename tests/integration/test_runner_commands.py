@@ -175,6 +175,7 @@ def test_a_failing_executor_is_reported(
     assert "Traceback" not in up.stderr
     assert not folder.state().survivors()
     assert folder.ps()["status"] == "failed"
+    assert "The last start failed: " in folder.run("ps").stdout
 
 
 def test_the_flows_port_is_taken(folder: Folder) -> None:

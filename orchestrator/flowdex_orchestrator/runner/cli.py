@@ -145,6 +145,8 @@ def ps(flow: Path | None, as_json: bool) -> None:
         click.echo("The runner of this flow has died; what is left of it (`flowdex down` stops it):")
     elif state is None or not state.running:
         click.echo(f"Nothing is running of {flow_file}.")
+        if state is not None and state.error:
+            click.echo(f"The last start failed: {state.error}")
         return
     else:
         click.echo(f"{state.name}: {state.status.value}, {state.flow} (runner: process {state.runner.pid})")

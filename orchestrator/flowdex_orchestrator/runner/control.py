@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from flowdex.errors import PermissionDenied
 from flowdex_orchestrator.runner.diagnosis import last_words
 from flowdex_orchestrator.runner.logs import read_from
 from flowdex_orchestrator.runner.state import FlowState, ProcessId, RunFolder, Status
@@ -73,6 +74,9 @@ def stop_flow(folder: RunFolder, *, tell: Callable[[str], None] = lambda text: N
 
     Returns:
         Whether anything ran.
+
+    Raises:
+        PermissionDenied: The flow belongs to another user.
     """
     state = folder.read()
     if state is None:
@@ -111,8 +115,12 @@ def end_processes(processes: Sequence[ProcessId], grace: float) -> None:
 
 def _send(process: ProcessId, number: signal.Signals) -> None:
     if process.alive:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(process.pid, number)
+        except ProcessLookupError:
+            return  # it has ended meanwhile
+        except PermissionError:
+            raise PermissionDenied(f"process {process.pid} belongs to another user, who has to stop the flow") from None
 
 
 def _all_gone(processes: Iterable[ProcessId], seconds: float) -> bool:

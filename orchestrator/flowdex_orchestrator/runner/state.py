@@ -24,7 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from flowdex.errors import Conflict
+from flowdex.errors import ConfigurationError, Conflict
 
 __all__ = [
     "FlowState",
@@ -207,9 +207,16 @@ class RunFolder:
 
         Raises:
             Conflict: Another runner holds it; the message names its process id.
+            ConfigurationError: The folder cannot be written to.
         """
-        self.logs.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot write the state of the flow to {self.path}: {error.strerror}; "
+                f"set {HOME_VARIABLE} to a folder that is yours"
+            ) from None
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

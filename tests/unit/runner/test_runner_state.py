@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from flowdex.errors import Conflict
+from flowdex.errors import ConfigurationError, Conflict, PermissionDenied
 from flowdex_orchestrator.runner import state as module
+from flowdex_orchestrator.runner.control import stop_flow
 from flowdex_orchestrator.runner.memory import memory_of_groups
 from flowdex_orchestrator.runner.state import FlowState, ProcessId, ProcessState, RunFolder, State, Status
 
@@ -139,3 +140,20 @@ def test_memory_counts_the_whole_group(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert memory_of_groups([2**22 + 1]) == {}
     finally:
         process.communicate("\n", timeout=10)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FLOWDEX_HOME", str(tmp_path / "file"))  # no folder can be made below a file
+    with pytest.raises(ConfigurationError, match="set FLOWDEX_HOME"), RunFolder(Path("flow.yml"), tmp_path).locked():
+        pass
+
+
+def test_another_users_flow_is_left_alone(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError
+
+    folder.write(a_state())
+    monkeypatch.setattr("flowdex_orchestrator.runner.control.os.kill", kill)
+    with pytest.raises(PermissionDenied, match="another user"):
+        stop_flow(folder)
