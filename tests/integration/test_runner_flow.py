@@ -139,3 +139,21 @@ def test_mistakes_are_found_before_anything_starts(folder: Folder) -> None:
     assert "flow.yml:5" in up.stderr
     state = folder.run_folder.read()
     assert state is None or not state.processes
+
+
+@pytest.mark.slow
+def test_only_the_encoder_pays_for_torch(tmp_path: Path) -> None:
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("reads /proc")
+    flow_file = Path(__file__).resolve().parents[2] / "flow.yml"
+    with open_folder(tmp_path, real=True) as folder:
+        ports = free_ports(2)
+        (tmp_path / "flow.yml").write_text(flow_file.read_text().replace("[51000, 8080]", str(ports)))
+        up = folder.run("up", "--detach", timeout=120)
+        assert up.returncode == 0, up.stderr
+        heavy = {
+            process.name
+            for process in folder.state().processes
+            if process.process and "libtorch" in Path(f"/proc/{process.process.pid}/maps").read_text()
+        }
+        assert heavy == {"encoder"}
