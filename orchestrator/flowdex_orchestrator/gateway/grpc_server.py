@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import platform
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -92,14 +93,13 @@ class GrpcServer:
         reflection.enable_server_reflection(services, server, pool=pool)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
+            _try_port(host, port)
             bound = server.add_insecure_port(address)
-        except RuntimeError:
-            bound = 0
-        if not bound:
+        except (OSError, RuntimeError) as error:
             raise ConfigurationError(
-                f"the gRPC port {port} of {host} cannot be opened: another program uses it, or the address is not this "
-                "machine's; choose another with --port-grpc, or under `with: port:` in the flow file"
-            )
+                f"the gRPC port {port} of {host} cannot be opened: {getattr(error, 'strerror', None) or error}; "
+                "choose another with --port-grpc, or under `with: port:` in the flow file"
+            ) from None
         await server.start()
         self._server = server
         return bound
@@ -235,6 +235,13 @@ async def _map_concurrently(
     finally:
         for each in (reader, *tasks):
             each.cancel()
+
+
+def _try_port(host: str, port: int) -> None:
+    """Fail if the port cannot be had, as gRPC would, but without the lines that gRPC writes to standard error."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
 
 
 def _deadline(context: Context) -> float | None:
