@@ -157,16 +157,19 @@ class Backend:
         self.client = connect(settings)
         self._uri = settings.uri
         self._retry_for = settings.retry_for
+        self._closed = False
 
     async def call(self, operation: Callable[[VectorClient], Awaitable[T]]) -> T:
         """Run `operation(client)`.
 
         Raises:
-            FlowdexError: What went wrong; `Unavailable` only after all retries.
+            FlowdexError: What went wrong; `Unavailable` only after all retries, or after `close`.
         """
         deadline = time.monotonic() + self._retry_for
         pause = _FIRST_PAUSE
         while True:
+            if self._closed:
+                raise Unavailable(f"the index at {self._uri} is closed")
             try:
                 return await operation(self.client)
             except (FlowdexError, *_BACKEND_ERRORS) as caught:
@@ -183,6 +186,7 @@ class Backend:
         Returns:
             Within a running event loop and with a server: a task that closes its connections. Otherwise it is done.
         """
+        self._closed = True
         if isinstance(self.client, AsyncEdgeClient):
             self.client.close_now()
             return None

@@ -243,6 +243,8 @@ def _query(query: Any, using: str | None, arrays: list[Array]) -> dict[str, Any]
         return {"fusion": "rrf", "k": query.rrf.k or 2}
     if isinstance(query, models.FusionQuery):
         return {"fusion": query.fusion.value, "k": 2}
+    if isinstance(query, models.NearestQuery):
+        query = query.nearest
     if isinstance(query, models.SparseVector):
         return {
             "indices": _add(arrays, np.asarray(query.indices, dtype=np.uint32)),

@@ -266,11 +266,7 @@ class Collection:
         if not self._redo.exists():
             return
         try:
-            with self._redo.open("rb") as file:
-                frame = read_frame(file.read)
-            if frame is None:
-                raise ValueError("the file ends early")
-            command, arrays = decode(frame)
+            command, arrays = decode(self._redo.read_bytes())
             self._apply(command["operations"], arrays)
             self.shard.flush()
             self.dirty = 0

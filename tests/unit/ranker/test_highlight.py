@@ -29,7 +29,7 @@ def marked(query: str, text: str) -> list[str]:
         ("cafe", "Un Café, CAFÉ", ["Café", "CAFÉ"]),
         ("STRASSE", "Straße", ["Straße"]),
         ("Москва", "в МОСКВА сити", ["МОСКВА"]),
-        ("bus", "bus buses bu", ["bus"]),
+        ("bus", "bus buses bu", ["bus", "buses"]),
         ("", "anything", []),
         ("?!", "what?!", []),
         ("搜索引擎", "神经网络的搜索引擎。搜寻", ["搜索引擎"]),

@@ -1,0 +1,624 @@
+"""What the indexer promises, the same on every backend: embedded, over REST to a double, and a real server.
+
+QdrantIndexer --edge://--> engine process
+              --http://--> the double below: Qdrant's REST routes over a socket, an embedded index behind them
+              --QDRANT_URL--> a real server, where one is given
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from qdrant_client import models
+
+from flowdex.documents import DocumentBatch
+from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput, TooLarge, Unavailable
+from flowdex_executors import DocumentColumns, QdrantIndexer
+from flowdex_executors.indexer.edge import AsyncEdgeClient
+
+DIMENSIONS = 8
+
+
+# ---- the double of a Qdrant server ----
+
+
+def double(directory: Path) -> FastAPI:
+    """The REST routes that the indexer uses."""
+    app = FastAPI()
+    engine = AsyncEdgeClient(directory)
+    app.state.engine = engine
+
+    def ok(result: Any) -> dict[str, Any]:
+        return {"result": result, "status": "ok", "time": 0.0}
+
+    @app.get("/collections/{name}/exists")
+    async def exists(name: str) -> Any:
+        return ok({"exists": await engine.collection_exists(name)})
+
+    @app.get("/collections/{name}")
+    async def get(name: str) -> Any:
+        info = await engine.get_collection(name)
+        return ok(
+            {
+                "status": "green",
+                "optimizer_status": "ok",
+                "segments_count": 1,
+                "points_count": info.points_count,
+                "config": {
+                    "params": info.config.params.model_dump(mode="json", exclude_none=True),
+                    "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+                    "optimizer_config": {
+                        "deleted_threshold": 0.2,
+                        "vacuum_min_vector_number": 1000,
+                        "default_segment_number": 0,
+                        "flush_interval_sec": 5,
+                    },
+                    "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
+                },
+                "payload_schema": {key: {"data_type": "keyword", "points": 0} for key in info.payload_schema},
+            }
+        )
+
+    @app.put("/collections/{name}")
+    async def create(name: str, body: dict[str, Any]) -> Any:
+        request = models.CreateCollection.model_validate(body)
+        assert isinstance(request.vectors, dict) and request.sparse_vectors
+        return ok(await engine.create_collection(name, request.vectors, request.sparse_vectors))
+
+    @app.put("/collections/{name}/index")
+    async def index(name: str, body: dict[str, Any]) -> Any:
+        schema = models.PayloadSchemaType(body["field_schema"])
+        await engine.create_payload_index(name, body["field_name"], schema)
+        return ok({"operation_id": 1, "status": "completed"})
+
+    @app.post("/collections/{name}/points/batch")
+    async def update(name: str, body: dict[str, Any]) -> Any:
+        operations: list[Any] = [
+            models.UpsertOperation.model_validate(each)
+            if "upsert" in each
+            else models.DeleteOperation.model_validate(each)
+            for each in body["operations"]
+        ]
+        await engine.batch_update_points(name, operations)
+        return ok([{"operation_id": 1, "status": "completed"} for _ in operations])
+
+    @app.post("/collections/{name}/points/query/batch")
+    async def query(name: str, body: dict[str, Any]) -> Any:
+        requests = [models.QueryRequest.model_validate(each) for each in body["searches"]]
+        answers = await engine.query_batch_points(name, requests)
+        return ok(
+            [
+                {"points": [{"id": p.id, "version": 0, "score": p.score, "payload": p.payload} for p in answer.points]}
+                for answer in answers
+            ]
+        )
+
+    @app.post("/collections/{name}/points/scroll")
+    async def scroll(name: str, body: dict[str, Any]) -> Any:
+        request = models.ScrollRequest.model_validate(body)
+        records, following = await engine.scroll(
+            name,
+            scroll_filter=request.filter,
+            limit=request.limit or 10,
+            order_by=request.order_by if isinstance(request.order_by, models.OrderBy) else None,
+            offset=str(request.offset) if request.offset is not None else None,
+        )
+        points = [{"id": record.id, "payload": record.payload} for record in records]
+        return ok({"points": points, "next_page_offset": following})
+
+    @app.post("/collections/{name}/points/count")
+    async def count(name: str, body: dict[str, Any]) -> Any:
+        request = models.CountRequest.model_validate(body)
+        return ok({"count": (await engine.count(name, count_filter=request.filter)).count})
+
+    return app
+
+
+@pytest.fixture(scope="module")
+def rest_double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = double(tmp_path_factory.mktemp("double"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)
+    app.state.engine.close_now()
+
+
+# ---- the indexer under test ----
+
+
+@pytest.fixture(params=["edge", "rest", "server"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """`uses_with` of an indexer with an empty collection."""
+    collection = f"test-{uuid.uuid4().hex}"
+    if request.param == "edge":
+        return {"uri": f"edge://{tmp_path / 'index'}", "collection": collection}
+    if request.param == "rest":
+        return {"uri": request.getfixturevalue("rest_double"), "collection": collection}
+    if "QDRANT_URL" not in os.environ:
+        pytest.skip("QDRANT_URL names no server")
+    return {
+        "uri": os.environ["QDRANT_URL"],
+        "api_key": os.environ.get("QDRANT_API_KEY"),
+        "collection": collection,
+    }
+
+
+@pytest.fixture
+async def indexer(settings: dict[str, Any]) -> AsyncIterator[QdrantIndexer]:
+    indexer = QdrantIndexer(**settings)
+    await indexer.warm_up()
+    yield indexer
+    await close(indexer)
+
+
+async def close(indexer: QdrantIndexer) -> None:
+    closing = indexer.close()
+    if closing is not None:
+        await closing
+
+
+def vectors(count: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal((count, DIMENSIONS)).astype(np.float32)
+
+
+def document(name: str, *texts: str, seed: int | None = None, **tags: Any) -> DocumentBatch:
+    """A document with a passage for each text."""
+    batch = DocumentBatch.from_columns(ids=[name], texts=[" ".join(texts)], tags=[tags])
+    rows = len(texts)
+    seed = seed if seed is not None else sum(name.encode())
+    batch.set_nested(
+        "chunks",
+        [
+            DocumentBatch.from_columns(
+                ids=[f"{name}#{row}" for row in range(rows)],
+                texts=list(texts),
+                parent_id=[name] * rows,
+                location=[[100 * row, 100 * row + len(text)] for row, text in enumerate(texts)],
+                embeddings=vectors(rows, seed),
+            )
+        ],
+    )
+    return batch
+
+
+async def index(indexer: QdrantIndexer, *documents: DocumentBatch) -> DocumentBatch:
+    reply: DocumentColumns = await indexer.index(DocumentColumns(DocumentBatch.concatenate(documents)))
+    return reply.batch
+
+
+async def find(indexer: QdrantIndexer, text: str | None = None, vector: Any = None, **parameters: Any) -> DocumentBatch:
+    columns: dict[str, Any] = {"ids": ["q"], "texts": [text]}
+    if vector is not None:
+        columns["embeddings"] = np.asarray(vector, np.float32).reshape(1, -1)
+    elif parameters.get("mode") != "sparse":
+        columns["embeddings"] = vectors(1, 999)
+    reply = await indexer.search(DocumentColumns(DocumentBatch.from_columns(**columns)), parameters)
+    return reply.batch.nested("matches")[0]
+
+
+async def delete(indexer: QdrantIndexer, *ids: str, **parameters: Any) -> Any:
+    result = await indexer.delete(DocumentColumns(DocumentBatch.from_columns(ids=list(ids))), parameters)
+    return result["deleted"]
+
+
+async def counts(indexer: QdrantIndexer) -> tuple[int, int]:
+    status = await indexer.status()
+    return status["documents"], status["passages"]
+
+
+# ---- nothing there yet ----
+
+
+async def test_an_empty_index_answers(indexer: QdrantIndexer, settings: dict[str, Any]) -> None:
+    assert len(await find(indexer, "anything")) == 0
+    assert len(await find(indexer, "anything", mode="sparse", filter={"a": 1})) == 0
+    assert await delete(indexer, "a") == 0
+    assert await delete(indexer, filter={"a": 1}) == 0
+    assert await indexer.status() == {
+        "documents": 0,
+        "passages": 0,
+        "dimensions": None,
+        "distance": "cosine",
+        "uri": settings["uri"],
+        "collection": settings["collection"],
+    }
+    assert len(await index(indexer)) == 0
+
+
+# ---- indexing ----
+
+
+async def test_what_is_indexed_is_found(indexer: QdrantIndexer) -> None:
+    reply = await index(indexer, document("a", "red fox", "blue whale", lang="en"), document("b", "green frog"))
+    assert reply.ids == ["a", "b"]
+    assert reply.column("passages") == [2, 1]
+    assert reply.fields() == ["id", "passages"]
+    assert await counts(indexer) == (2, 3)
+    matches = await find(indexer, "whale", vectors(2, sum(b"a"))[1], limit=1)
+    assert matches.ids[0] == "a#1"
+    assert matches.column("parent_id")[0] == "a"
+    assert matches.texts[0] == "blue whale"
+    assert matches.column("location")[0] == [100, 110]
+    assert matches.tags[0] == {"lang": "en"}
+    assert set(matches.column("parent_id")) == {"a"}  # passages of one document, as the limit says
+
+
+async def test_a_document_is_replaced_as_a_whole(indexer: QdrantIndexer) -> None:
+    await index(indexer, document("a", "one", "two", "three"), document("b", "kept"))
+    await index(indexer, document("a", "four", "five", year=1))
+    assert await counts(indexer) == (2, 3)
+    assert sorted((await find(indexer, "x", limit=9)).texts, key=str) == ["five", "four", "kept"]
+    await index(indexer, document("a", "six", "seven", "eight", "nine"))
+    assert await counts(indexer) == (2, 5)
+    assert len(await find(indexer, "x", filter={"year": 1})) == 0
+    await index(indexer, document("a", "six", "seven", "eight", "nine"))
+    assert await counts(indexer) == (2, 5)
+
+
+async def test_the_last_of_equal_ids_counts(indexer: QdrantIndexer) -> None:
+    reply = await index(indexer, document("a", "first", "again"), document("b", "x"), document("a", "last"))
+    assert reply.ids == ["a", "b", "a"]
+    assert reply.column("passages") == [0, 1, 1]
+    assert sorted((await find(indexer, "x")).texts, key=str) == ["last", "x"]
+
+
+async def test_a_document_may_bring_its_own_vector(indexer: QdrantIndexer) -> None:
+    own = DocumentBatch.from_columns(ids=["a", "ü 文/#?"], texts=["whole", None], embeddings=vectors(2))
+    assert (await index(indexer, own)).column("passages") == [1, 1]
+    matches = await find(indexer, None, vectors(2)[1], limit=1)
+    assert matches.ids == ["ü 文/#?#0"]
+    assert matches.column("location") == [[0, 0]]
+
+
+async def test_the_newer_of_two_writes_at_once_stays_whole(indexer: QdrantIndexer) -> None:
+    versions = [document("a", *(f"v{version} p{part}" for part in range(3 + version)), seed=1) for version in range(8)]
+    await asyncio.gather(*(index(indexer, version) for version in versions))
+    texts = [text or "" for text in (await find(indexer, "x", passages=20)).texts]
+    assert {text.split()[0] for text in texts} == {"v7"}
+    assert len(texts) == 10
+    assert await counts(indexer) == (1, 10)
+
+
+def with_bad_vector(value: float) -> DocumentBatch:
+    batch = document("bad", "x", "y")
+    rows = vectors(2)
+    rows[1, 3] = value
+    batch.nested("chunks")[0].embeddings = rows
+    return batch
+
+
+def of_size(dimensions: int) -> DocumentBatch:
+    return DocumentBatch.from_columns(ids=["bad"], texts=["x"], embeddings=np.ones((1, dimensions), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (document("", "no id"), "document 1 has no id"),
+        (DocumentBatch.from_columns(ids=["bad"], texts=["no vector"]), "neither passages nor a vector"),
+        (with_bad_vector(np.nan), "NaN"),
+        (with_bad_vector(np.inf), "infinity"),
+        (document("bad", "x", tag=b"bytes"), "tags.tag"),
+        (of_size(DIMENSIONS + 1), "9 dimensions.*holds vectors of 8|has 9 values"),
+    ],
+)
+async def test_nothing_is_written_where_one_document_is_wrong(
+    indexer: QdrantIndexer, bad: DocumentBatch, message: str
+) -> None:
+    await index(indexer, document("a", "before"))
+    with pytest.raises(InvalidInput, match=message):
+        await index(indexer, document("good", "x"), bad, document("a", "after", "after"))
+    assert await counts(indexer) == (1, 1)
+    assert (await find(indexer, "x")).texts == ["before"]
+
+
+async def test_the_first_vectors_fix_the_size(indexer: QdrantIndexer, settings: dict[str, Any]) -> None:
+    await index(indexer, document("a", "x"))
+    message = f"5 dimensions, but the collection '{settings['collection']}' holds vectors of 8; encode with"
+    with pytest.raises(InvalidInput, match=message):
+        await index(indexer, of_size(5))
+    with pytest.raises(InvalidInput, match=message):
+        await find(indexer, "x", np.ones(5))
+    assert (await indexer.status())["dimensions"] == DIMENSIONS
+
+
+async def test_too_many_passages(settings: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**settings, max_passages=3)
+    try:
+        with pytest.raises(TooLarge, match="'a' has 4 passages, at most 3"):
+            await index(indexer, document("a", "1", "2", "3", "4"))
+    finally:
+        await close(indexer)
+
+
+async def test_an_existing_collection_must_agree_with_the_settings(settings: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**settings)
+    await index(indexer, document("a", "x"))
+    await close(indexer)
+    for wrong, message in (({"dimensions": 5}, "of 8 dimensions, but"), ({"distance": "dot"}, "by cosine, but")):
+        indexer = QdrantIndexer(**settings, **wrong)
+        with pytest.raises(ConfigurationError, match=message):
+            await indexer.warm_up()
+        await close(indexer)
+
+
+async def test_an_index_outlives_its_indexer(settings: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**settings)
+    await index(indexer, document("a", "red fox", "blue whale", lang="en"))
+    await close(indexer)
+    indexer = QdrantIndexer(**settings)
+    try:
+        assert await counts(indexer) == (1, 2)
+        assert (await find(indexer, "whale", mode="sparse")).ids == ["a#1"]
+        await index(indexer, document("a", "frog"))
+        assert (await find(indexer, "x")).texts == ["frog"]
+    finally:
+        await close(indexer)
+
+
+# ---- searching ----
+
+
+async def test_dense_scores_are_cosines_and_ranked_as_brute_force_ranks(indexer: QdrantIndexer) -> None:
+    rows = vectors(300)
+    years = [2000 + row % 7 for row in range(300)]
+    await index(
+        indexer,
+        DocumentBatch.from_columns(
+            ids=[f"d{row}" for row in range(300)],
+            texts=["x"] * 300,
+            tags=[{"year": year} for year in years],
+            embeddings=rows * np.linspace(0.5, 20, 300, dtype=np.float32)[:, None],
+        ),
+    )
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for seed in range(5):
+        query = vectors(1, 100 + seed)[0]
+        cosines = unit @ (query / np.linalg.norm(query))
+        for selection, allowed in (
+            (None, range(300)),
+            ({"year": {"$gte": 2005}}, [r for r in range(300) if years[r] >= 2005]),
+        ):
+            expected = sorted(allowed, key=lambda row: -cosines[row])[:20]
+            matches = await find(indexer, "x", query, mode="dense", limit=20, filter=selection)
+            assert matches.column("parent_id") == [f"d{row}" for row in expected]
+            scores = [scores["score"] for scores in matches.column("scores")]
+            np.testing.assert_allclose(scores, cosines[expected], atol=1e-5)
+
+
+async def test_sparse_ranks_by_rarity_and_length(indexer: QdrantIndexer) -> None:
+    await index(
+        indexer,
+        document("rare", "a zebra among the others"),
+        document("common", "fox and dog"),
+        document("both", "fox zebra"),
+        document("fox2", "the fox is here"),
+        document("zh", "神经网络的搜索引擎"),
+        document("none", "nothing of it"),
+    )
+    matches = await find(indexer, "foxes zebras", mode="sparse")
+    assert matches.column("parent_id")[:2] == ["both", "rare"]
+    assert set(matches.column("parent_id")) == {"both", "rare", "common", "fox2"}
+    assert (await find(indexer, "搜索", mode="sparse")).column("parent_id") == ["zh"]
+    assert len(await find(indexer, "the of and", mode="sparse")) == 0
+    assert len(await find(indexer, "unicorn", mode="sparse")) == 0
+
+
+async def test_hybrid_finds_what_either_finds(indexer: QdrantIndexer) -> None:
+    await index(indexer, *(document(f"d{row}", f"word{row} common", seed=row) for row in range(30)))
+    matches = await find(indexer, "word7", vectors(1, 3)[0], limit=2)
+    assert set(matches.column("parent_id")) == {"d7", "d3"}
+    alone = await find(indexer, "the", vectors(1, 3)[0], limit=1)  # stop words only: the vector decides
+    assert alone.column("parent_id") == ["d3"]
+    textless = await find(indexer, None, vectors(1, 3)[0], limit=1)
+    assert textless.column("parent_id") == ["d3"]
+
+
+async def test_enough_documents_come_even_where_one_crowds_out_the_others(indexer: QdrantIndexer) -> None:
+    crowd = document("crowd", *(f"fox {row}" for row in range(300)))
+    query = vectors(1, 5)[0]
+    crowd.nested("chunks")[0].embeddings = query + 0.01 * vectors(300, 6)
+    await index(indexer, crowd, *(document(f"d{row}", f"fox {row}", seed=50 + row) for row in range(8)))
+    for mode in ("dense", "sparse", "hybrid"):
+        matches = await find(indexer, "fox", query, mode=mode, limit=5.0, offset=3.0, passages=2.0)
+        parents = matches.column("parent_id")
+        assert len(set(parents)) == 8, mode
+        assert parents.count("crowd") == 2, mode
+    everything = await find(indexer, "fox", query, limit=100)
+    assert len(set(everything.column("parent_id"))) == 9
+
+
+async def test_queries_of_one_request_are_answered_each(indexer: QdrantIndexer) -> None:
+    await index(indexer, *(document(f"d{row}", f"word{row}", seed=row) for row in range(10)))
+    batch = DocumentBatch.from_columns(
+        texts=[f"word{row}" for row in range(10)],
+        embeddings=np.concatenate([vectors(1, row) for row in range(10)]),
+    )
+    reply = (await indexer.search(DocumentColumns(batch), {"limit": 1})).batch
+    assert [matches.column("parent_id")[0] for matches in reply.nested("matches")] == [f"d{row}" for row in range(10)]
+    assert "embedding" not in reply.fields()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"limit": 2.5}, "limit"),
+        ({"offset": -1}, "offset"),
+        ({"mode": "fuzzy"}, "mode.*hybrid"),
+        ({"filter": "year > 3"}, "filter"),
+        ({"filter": {"year": {"$gtt": 3}}}, r"did you mean \$gt"),
+    ],
+)
+async def test_wrong_parameters_are_named(indexer: QdrantIndexer, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        await find(indexer, "x", **parameters)
+
+
+async def test_a_query_must_have_what_its_mode_needs(indexer: QdrantIndexer) -> None:
+    bare = DocumentColumns(DocumentBatch.from_columns(texts=["x"]))
+    with pytest.raises(InvalidInput, match="put an encoder before the indexer"):
+        await indexer.search(bare, {})
+    with pytest.raises(InvalidInput, match="query 0 has no text"):
+        await find(indexer, None, np.ones(DIMENSIONS), mode="sparse")
+    with pytest.raises(InvalidInput, match="query 0 holds NaN"):
+        await find(indexer, "x", np.full(DIMENSIONS, np.nan))
+
+
+# ---- filters ----
+
+TAGGED: dict[str, dict[str, Any]] = {
+    "a": {"lang": "en", "year": 2020, "draft": True, "who": {"name": "Ann", "age": 30}, "topics": ["x", "y"], "n": 1},
+    "b": {"lang": "zh", "year": 2021.0, "draft": False, "who": {"name": "Bo"}, "topics": ["y"], "n": "1"},
+    "c": {"lang": "en", "year": 2022.5, "published": "2024-05-31T12:00:00Z", "topics": [], "n": True},
+    "d": {"lang": None, "published": "2023-01-01", "authors": [{"name": "Ann"}, {"name": "Cy"}], "odd key ü": 7},
+}
+
+
+SELECTIONS: list[tuple[dict[str, Any], str]] = [
+    ({}, "abcd"),
+    ({"lang": "en"}, "ac"),
+    ({"lang": "en", "year": 2020}, "a"),
+    ({"year": 2021}, "b"),
+    ({"year": {"$gt": 2020, "$lte": 2022.5}}, "bc"),
+    ({"year": {"$in": [2020, 2022.5, 1999]}}, "ac"),
+    ({"lang": {"$in": ["zh", "fr"]}}, "b"),
+    ({"lang": {"$ne": "en"}}, "bd"),
+    ({"lang": {"$nin": ["en", "zh"]}}, "d"),
+    ({"draft": True}, "a"),
+    ({"draft": False}, "b"),
+    ({"draft": {"$ne": True}}, "bcd"),
+    ({"draft": {"$exists": True}}, "ab"),
+    ({"lang": {"$exists": False}}, "d"),
+    ({"lang": None}, "d"),
+    ({"topics": {"$exists": False}}, "cd"),
+    ({"topics": "y"}, "ab"),
+    ({"who.name": "Ann"}, "a"),
+    ({"who.age": {"$gte": 30}}, "a"),
+    ({"authors[].name": "Cy"}, "d"),
+    ({"odd key ü": 7}, "d"),
+    ({"published": {"$gte": "2024-01-01", "$lt": "2024-06-01"}}, "c"),
+    ({"published": {"$lt": "2024-01-01"}}, "d"),
+    ({"n": 1}, "a"),
+    ({"n": "1"}, "b"),
+    ({"n": True}, "c"),
+    ({"n": {"$in": [1, "1", True]}}, "abc"),
+    ({"id": "b"}, "b"),
+    ({"id": {"$in": ["a", "d", "zzz"]}}, "ad"),
+    ({"$or": [{"lang": "zh"}, {"year": {"$lt": 2021}}]}, "ab"),
+    ({"$and": [{"lang": "en"}, {"$not": {"draft": True}}]}, "c"),
+    ({"$not": {"lang": "en", "year": 2020}}, "bcd"),
+    ({"$not": {"$or": [{"lang": "en"}, {"lang": "zh"}]}}, "d"),
+    ({"nowhere": "x"}, ""),
+]
+
+
+async def test_filters_select(tagged: QdrantIndexer) -> None:
+    for selection, expected in SELECTIONS:
+        for mode in ("dense", "sparse", "hybrid"):
+            matches = await find(tagged, "common", filter=selection, mode=mode)
+            assert "".join(sorted(matches.column("parent_id"))) == expected, (selection, mode)
+
+
+@pytest.fixture
+async def tagged(indexer: QdrantIndexer) -> QdrantIndexer:
+    await index(indexer, *(document(name, "common", **tags) for name, tags in TAGGED.items()))
+    return indexer
+
+
+async def test_tags_come_back_as_they_were(tagged: QdrantIndexer) -> None:
+    matches = await find(tagged, "common")
+    assert dict(zip(matches.column("parent_id"), matches.tags, strict=True)) == TAGGED
+
+
+async def test_filters_work_on_tags_beyond_those_with_an_index(settings: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**settings, tag_indexes=1)
+    try:
+        await index(indexer, *(document(f"d{row}", "x", **{f"t{row}": "v", "n": row}) for row in range(5)))
+        assert (await find(indexer, "x", filter={"t4": "v"})).column("parent_id") == ["d4"]
+        assert (await find(indexer, "x", filter={"n": {"$gt": 3}})).column("parent_id") == ["d4"]
+    finally:
+        await close(indexer)
+
+
+# ---- deleting ----
+
+
+async def test_delete(tagged: QdrantIndexer) -> None:
+    await index(tagged, document("e", "one", "two", lang="fr"))
+    assert await delete(tagged, "a", "missing", "a") == 1
+    assert await delete(tagged, "a") == 0
+    assert await counts(tagged) == (4, 5)
+    assert await delete(tagged, filter={"lang": {"$in": ["fr", "zh"]}}) == 2
+    assert await delete(tagged, "c", "d", filter={"lang": "en"}) == 1
+    assert (await find(tagged, "common")).column("parent_id") == ["d"]
+    with pytest.raises(InvalidInput, match="name what to delete"):
+        await delete(tagged)
+    with pytest.raises(InvalidInput, match="name what to delete"):
+        await delete(tagged, filter={})
+    with pytest.raises(InvalidInput, match="document 1 has no id"):
+        await delete(tagged, "d", "")
+    await index(tagged, document("d", "again"))
+    assert await counts(tagged) == (1, 1)
+
+
+async def test_many_documents_are_deleted_page_by_page(indexer: QdrantIndexer) -> None:
+    rows = vectors(2500)
+    ids = [f"d{row}" for row in range(2500)]
+    tags = [{"odd": row % 2 == 1} for row in range(2500)]
+    await index(indexer, DocumentBatch.from_columns(ids=ids, texts=["x"] * 2500, tags=tags, embeddings=rows))
+    assert await counts(indexer) == (2500, 2500)
+    assert await delete(indexer, filter={"odd": True}) == 1250
+    assert await delete(indexer, *ids) == 1250
+    assert await counts(indexer) == (0, 0)
+
+
+# ---- a server that is away ----
+
+
+async def test_a_server_that_is_away_is_said_to_be(unused_tcp_port: int) -> None:
+    for scheme in ("http", "grpc"):
+        indexer = QdrantIndexer(uri=f"{scheme}://127.0.0.1:{unused_tcp_port}", retry_for=0.5)
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match=f"index at {scheme}://127.0.0.1:{unused_tcp_port} cannot be reached"):
+            await indexer.warm_up()
+        assert 0.1 < time.monotonic() - started < 20
+        await close(indexer)
+
+
+async def test_a_server_that_comes_back_is_waited_for(tmp_path: Path, unused_tcp_port: int) -> None:
+    indexer = QdrantIndexer(uri=f"http://127.0.0.1:{unused_tcp_port}", retry_for=20)
+    waiting = asyncio.create_task(indexer.status())
+    await asyncio.sleep(0.4)
+    assert not waiting.done()
+    app = double(tmp_path / "late")
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=unused_tcp_port, log_level="warning"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        assert (await asyncio.wait_for(waiting, 20))["documents"] == 0
+    except FlowdexError:
+        pytest.fail("the server came up within retry_for")
+    finally:
+        await close(indexer)
+        server.should_exit = True
+        await serving
+        app.state.engine.close_now()
