@@ -2,11 +2,9 @@
 
 flowdex executor NAME --flow flow.yml --port P
 
-cli ---> server ---- load ------> the executor, from its entry in the flow file
-           |           |
-           |        endpoints     what its @requests methods take and give
-           |           |
-           +------- service       bytes in, bytes out, errors inside replies
-           |
-           +------- health        NOT_SERVING until loaded and warm, and again while draining
+cli --> server --+-- load         the executor, from its entry in the flow file
++-- endpoints    its @requests methods and where they run; conversion: what they take and give
++-- discovery    what it tells about itself
++-- service      the gRPC methods: bytes in, bytes out, errors inside replies
++-- health       NOT_SERVING until loaded and warm, and again while draining
 """
