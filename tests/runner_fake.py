@@ -3,9 +3,9 @@
     python runner_fake.py up flow.yml     the real command, with this script as the program that it starts
     python runner_fake.py executor ...    what that starts: a health server that behaves as `env: {FAKE: ...}` says
 
-FAKE is one of: serve (default), slow SECONDS, raise, exit CODE, hang, crash SECONDS (after it was ready), deaf (ignores
-SIGTERM), broken FILE (raises while there is such a file), drain SECONDS (takes so long to stop), orphan (lives on
-without its parent).
+FAKE is one of: serve (default), slow SECONDS, raise, exit CODE, hang, broken FILE (raises while there is such a file),
+crash FILE (once it is there, while serving), deaf (ignores SIGTERM), drain SECONDS (takes so long to stop), orphan
+(lives on without its parent).
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ def serve() -> None:
     server.start()
     servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     print(" ".join(sys.argv[1:]), flush=True)
-    stop.wait(float(value) if behaviour == "crash" else 120)
-    if behaviour == "crash" and not stop.is_set():
-        raise RuntimeError("crashed while serving")
+    end = time.monotonic() + 120
+    while not stop.wait(0.05) and time.monotonic() < end:
+        if behaviour == "crash" and Path(value).exists():
+            Path(value).unlink()
+            raise RuntimeError("crashed while serving")
     if behaviour == "drain":
         time.sleep(float(value))
     server.stop(0).wait()

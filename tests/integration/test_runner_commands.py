@@ -130,6 +130,31 @@ def test_ctrl_c_while_a_detached_flow_loads(folder: Folder) -> None:
     assert not state.survivors()
 
 
+def test_down_while_a_detached_flow_loads(folder: Folder) -> None:
+    folder.write(a="hang")
+    up = folder.start("up", "--no-check", "--detach")
+    state = folder.wait_for(lambda state: len(state.survivors()) == 4)
+    assert folder.run("down").stdout.endswith("Stopped.\n")
+    _, err = up.communicate(timeout=15)
+    assert up.returncode == 1
+    assert err.endswith("Error: it was stopped before it was ready\n")
+    assert not state.survivors()
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_flow(folder: Folder) -> None:
+    up = folder.start("up", "--no-check")
+    assert up.stdout is not None
+    assert up.stderr is not None
+    up.stdout.close()
+    up.stderr.close()
+    state = folder.wait_for(lambda state: state.ready_at)
+    assert up.poll() is None
+    os.killpg(up.pid, signal.SIGINT)
+    up.wait(15)
+    assert not state.survivors()
+    assert folder.state().status.value == "stopped"
+
+
 def test_a_second_ctrl_c_does_not_wait(folder: Folder) -> None:
     folder.write(a="deaf", b="drain 30")
     up = folder.start("up", "--no-check")
@@ -191,8 +216,10 @@ def test_the_flows_port_is_taken(folder: Folder) -> None:
 
 
 def test_a_crash_is_told_and_mended(folder: Folder) -> None:
-    folder.write(a="crash 1")
+    folder.write(a="crash now")
     up = folder.start("up", "--no-check")
+    folder.wait_for(lambda state: state.ready_at)
+    (folder.path / "now").touch()
     folder.wait_for(lambda state: state.processes[0].restarts == 1 and state.status.value == "ready")
     os.killpg(up.pid, signal.SIGINT)
     _, err = up.communicate(timeout=15)
@@ -202,10 +229,11 @@ def test_a_crash_is_told_and_mended(folder: Folder) -> None:
 
 
 def test_logs_are_followed_until_the_flow_ends(folder: Folder) -> None:
-    folder.write(b="crash 1.5")
+    folder.write(a="crash now")
     assert folder.up("-d").returncode == 0
-    follow = folder.start("logs", "-f", "b-0")
-    folder.wait_for(lambda state: state.processes[1].restarts == 1 and state.status.value == "ready")
+    follow = folder.start("logs", "-f", "a")
+    (folder.path / "now").touch()
+    folder.wait_for(lambda state: state.processes[0].restarts == 1 and state.status.value == "ready")
     assert folder.run("down").returncode == 0
     out, err = follow.communicate(timeout=10)
     assert (follow.returncode, err) == (0, "")

@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,14 +68,17 @@ def up(
     """
     from rich.console import Console
 
-    from flowdex.errors import FlowdexError
+    from flowdex.errors import ConfigurationError, FlowdexError
     from flowdex_orchestrator.flow import load_flow
     from flowdex_orchestrator.runner.plan import make_plan
     from flowdex_orchestrator.runner.run import run_flow
     from flowdex_orchestrator.runner.table import PlainLines, display_for
 
+    began = time.time()
     flow_file, folder, cwd = _locate(flow)
     model = load_flow(flow_file).with_replicas(replicas)
+    if external := [name for name in replicas if model.executor(name).external]:
+        raise ConfigurationError(f"--replicas {external[0]}: it is external, so it is not started here")
     console = Console(stderr=True)
     with folder.locked():
         if check:
@@ -92,7 +96,7 @@ def up(
                         state,
                         folder,
                         display,
-                        on_ready=lambda state: _show_ready(state, background=background),
+                        on_ready=lambda state: _show_ready(state, began, background=background),
                         on_stop=lambda: click.echo("Stopping the flow ...", err=True),
                         timeout=timeout or math.inf,
                     )
@@ -100,7 +104,8 @@ def up(
             except FlowdexError as error:
                 _note_failure(state, folder, str(error))
                 raise
-    return _detach(flow_file, cwd, folder, replicas, timeout)
+    _show_ready(_detach(flow_file, cwd, folder, replicas, timeout), began, background=True)
+    return 0
 
 
 @click.command()
@@ -279,7 +284,9 @@ def _prepare_background(folder: RunFolder) -> None:
     rotate(folder.log(_RUNNER))
 
 
-def _detach(flow_file: Path, cwd: Path, folder: RunFolder, replicas: Mapping[str, int], timeout: float | None) -> int:
+def _detach(
+    flow_file: Path, cwd: Path, folder: RunFolder, replicas: Mapping[str, int], timeout: float | None
+) -> FlowState:
     from rich.console import Console
 
     from flowdex_orchestrator.runner.control import start_in_background
@@ -293,16 +300,13 @@ def _detach(flow_file: Path, cwd: Path, folder: RunFolder, replicas: Mapping[str
         command += ["--replicas", f"{name}={count}"]
     if timeout is not None:
         command += ["--timeout", str(timeout)]
-    state = start_in_background(command, folder, display_for(Console(stderr=True)))
-    _show_ready(state, background=True)
-    return 0
+    return start_in_background(command, folder, display_for(Console(stderr=True)))
 
 
-def _show_ready(state: FlowState, *, background: bool) -> None:
-    """Print where the flow is reached."""
+def _show_ready(state: FlowState, began: float, *, background: bool) -> None:
+    """Print how long it took, checks included, and where the flow is reached."""
     how_to_stop = "`flowdex down` stops it." if background else "Ctrl-C stops it."
-    if state.ready_at is not None:
-        click.echo(f"{state.name} is ready after {state.ready_at - state.started_at:.1f} s. {how_to_stop}")
+    click.echo(f"{state.name} is ready after {time.time() - began:.1f} s. {how_to_stop}")
     for name, url in state.endpoints.items():
         click.echo(f"  {name:<5} {url}")
     sys.stdout.flush()

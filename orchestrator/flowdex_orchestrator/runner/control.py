@@ -146,4 +146,6 @@ def _stop_child(runner: subprocess.Popen[bytes]) -> None:
 def _why(state: FlowState | None, runner: subprocess.Popen[bytes], output: str) -> str:
     if state is not None and state.runner.pid == runner.pid and state.error:
         return state.error
-    return last_words(output).removeprefix("Error: ") or f"the runner ended with exit code {runner.returncode}"
+    if state is not None and state.runner.pid == runner.pid and state.status is Status.STOPPED:
+        return "it was stopped before it was ready"
+    return last_words(output) or f"the runner ended with exit code {runner.returncode}"

@@ -52,9 +52,19 @@ async def run_flow(
     Raises:
         StartFailed: The flow did not get ready; all its processes have been stopped.
     """
+    muted = False
+
+    def show(say: Callable[..., None], *arguments: FlowState) -> None:
+        nonlocal muted
+        if muted:
+            return
+        try:
+            say(*arguments)
+        except (OSError, SystemExit):  # rich's answer to a closed pipe is SystemExit
+            muted = True  # a flow that serves goes on without anyone who reads what is printed
 
     def changed(state: FlowState) -> None:
-        display.update(state)
+        show(display.update, state)
         try:
             folder.write(state)
         except OSError as error:  # a full disk must not end a flow that serves
@@ -68,8 +78,8 @@ async def run_flow(
         if len(received) > 1:
             supervisor.kill()
             return
-        display.close()
-        on_stop()
+        show(display.close)
+        show(on_stop)
         supervisor.request_stop()
 
     loop = asyncio.get_running_loop()
@@ -77,12 +87,12 @@ async def run_flow(
         loop.add_signal_handler(number, stop, number)
     try:
         await supervisor.start(timeout)
-        display.close()
+        show(display.close)
         if received:
             return 128 + received[0]
-        on_ready(state)
+        show(on_ready, state)
         await supervisor.wait()
         return 0
     finally:
-        display.close()
+        show(display.close)
         await supervisor.stop()
