@@ -50,7 +50,8 @@ def test_spans_are_ordered_and_inside(query: str, text: str) -> None:
         previous = end
 
 
-@given(st.text(alphabet=st.characters(categories=["Ll", "Lu", "Lo"]), min_size=1, max_size=12))
-def test_a_word_marks_itself(word: str) -> None:
+@given(st.text(alphabet=st.characters(categories=["Ll", "Lu", "Lo"], max_codepoint=0x2FFF), max_size=12))
+def test_a_word_marks_itself(letters: str) -> None:
+    word = f"q{letters}"  # no stop word begins so
     text = f"... {word} ..."
-    assert "".join(marked(word, text)) == word
+    assert marked(word, text) == [word]
