@@ -49,6 +49,7 @@ class ChildProcess:
         self._launch = launch
         self._process = process
         self._log_start = log_start
+        self._killed = False
         self._swept = False
         self.identity = ProcessId.of(process.pid)
 
@@ -91,8 +92,9 @@ class ChildProcess:
         """Wait for the end of the process and of what it left running in its group; returns the exit code."""
         code = await self._process.wait()
         deadline = time.monotonic() + _LEFTOVERS_END_WITHIN
-        while self._signal_group(0) and time.monotonic() < deadline:  # noqa: ASYNC110 - the kernel sets no event
-            await asyncio.sleep(_LOOK_SECONDS)  # they see that it is gone, and may have something to finish
+        # What it started sees that it is gone, and may have something to finish.
+        while not self._killed and self._signal_group(0) and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
         self.kill()
         self._swept = True  # from here on the id may be another's
         return code
@@ -105,6 +107,7 @@ class ChildProcess:
 
     def kill(self) -> None:
         """End the whole group at once."""
+        self._killed = True
         self._signal_group(signal.SIGKILL)
 
     def _signal_group(self, number: int) -> bool:
