@@ -179,6 +179,8 @@ def _load(load: Callable[[], Executor], name: str, loop: asyncio.AbstractEventLo
     executor = load()
     endpoints = EndpointTable(executor, name)
     discovery, info = describe_endpoints(executor), describe_software()
+    if getattr(executor, "dynamic_batching", None):
+        log.warning("executor %s: dynamic batching is not applied, every request is one call", name)
     warm_up: Callable[[], Awaitable[None] | None] | None = getattr(executor, "warm_up", None)
     if warm_up is not None:
         waited_for = warm_up()
