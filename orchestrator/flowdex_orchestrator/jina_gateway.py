@@ -43,7 +43,7 @@ class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
         self._stopped = asyncio.Event()
 
     async def setup_server(self) -> None:
-        """Open the ports; health says SERVING once every executor is there.
+        """Open the ports, and wait until every executor is there: stock Jina calls the flow ready after this.
 
         Raises:
             ConfigurationError: A port cannot be had, or a protocol is neither grpc nor http.
@@ -64,6 +64,8 @@ class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
         )
         self._gateway = Gateway(targets, self._settings)
         await self._gateway.serve(self.host, grpc_port=ports.get("grpc"), http_port=ports.get("http"))
+        while not self._gateway.ready and not self.is_cancel.is_set():  # noqa: ASYNC110 - any of three kinds of events
+            await asyncio.sleep(0.02)
 
     async def run_server(self) -> None:
         """Serve until `shutdown`."""
