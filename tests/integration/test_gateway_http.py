@@ -306,7 +306,7 @@ async def test_status_and_health() -> None:
                 "uses": "",
                 "needs": [],
                 "replicas": [{"address": a.address, "ready": True, "in_flight": 0, "failure": None}],
-                "status": {"documents": 5.0},
+                "status": {"documents": 5},
             },
             {
                 "name": "b",

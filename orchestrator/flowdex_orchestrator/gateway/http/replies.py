@@ -19,7 +19,16 @@ from flowdex.errors import ExecutorError
 from flowdex.nodes import node_to_value
 from flowdex.proto import flowdex_pb2 as pb
 
-__all__ = ["deleted_count", "dump", "encode_content", "index_content", "read_reply", "results_of", "search_content"]
+__all__ = [
+    "deleted_count",
+    "dump",
+    "encode_content",
+    "index_content",
+    "read_reply",
+    "results_of",
+    "search_content",
+    "whole_numbers",
+]
 
 
 def read_reply(data: bytes) -> pb.DataRequestProto:
@@ -82,6 +91,15 @@ def results_of(reply: pb.DataRequestProto) -> dict[str, Any]:
     """What endpoints that return a dictionary left in a reply, by executor."""
     found = wire.dict_from_struct(reply.parameters).get(wire.RESULTS_KEY, {})
     return found if isinstance(found, dict) else {}
+
+
+def whole_numbers(value: Any) -> Any:
+    """The same JSON value with whole numbers as such: on the wire all numbers of parameters are doubles."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def deleted_count(reply: pb.DataRequestProto) -> int:

@@ -225,7 +225,7 @@ async def _executor_status(gateway: Gateway, name: str) -> dict[str, Any]:
         )
         # Under the executor's name; stock Jina's workers add the number of the replica to it.
         found = next(iter(replies.results_of(replies.read_reply(reply)).values()), None)
-        return found if isinstance(found, dict) else {}
+        return replies.whole_numbers(found) if isinstance(found, dict) else {}
     except FlowdexError as error:
         return {"error": error.message}
 
