@@ -37,6 +37,8 @@ _FIELDS = {
 }
 _FIRST_PASSAGE = models.FieldCondition(key=ORDINAL, match=models.MatchValue(value=0))
 _PAGE = 1000
+_QUERIES = 64  # a batch: others get their turn between two
+_COUNT_HOLDS = 60.0
 
 
 class Collection:
@@ -54,6 +56,8 @@ class Collection:
         self._dimensions: int | None = None
         self._fields: set[str] = set()
         self._generation = 0  # of the newest write: microseconds since 1970, which float64 holds exactly
+        self._small = True
+        self._counted_until = 0.0
         self._schema_lock = asyncio.Lock()
         self._write_lock = asyncio.Lock()
 
@@ -232,10 +236,21 @@ class Collection:
         result = await self._call(lambda c: c.count(self._name, count_filter=selection, exact=True))
         return int(result.count)
 
+    async def is_small(self) -> bool:
+        """Whether to search exactly: by the settings, and a count that is at most a minute old."""
+        if time.monotonic() > self._counted_until:
+            self._small = await self._count(None) <= self._settings.exact_up_to
+            self._counted_until = time.monotonic() + _COUNT_HOLDS
+        return self._small
+
     async def query(self, requests: Sequence[models.QueryRequest]) -> list[list[Any]]:
-        """Run queries as one batch; the points of each, best first, with `score` and `payload`."""
-        responses = await self._call(lambda c: c.query_batch_points(self._name, requests=requests))
-        return [response.points for response in responses]
+        """Run queries in batches; the points of each, best first, with `score` and `payload`."""
+        found: list[list[Any]] = []
+        for start in range(0, len(requests), _QUERIES):
+            batch = requests[start : start + _QUERIES]
+            responses = await self._call(lambda c, batch=batch: c.query_batch_points(self._name, requests=batch))
+            found.extend(response.points for response in responses)
+        return found
 
     async def _call(self, operation: Any) -> Any:
         # Untyped on purpose: the two clients agree in what they do, not in every type of their signatures.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +205,14 @@ def _upsert(points: Sequence[models.PointStruct], arrays: list[Array]) -> dict[s
     for name, example in vectors[0].items() if vectors else ():
         column = [vector[name] for vector in vectors]
         if isinstance(example, models.SparseVector):
-            sizes = [len(vector.indices) for vector in column]
+            offsets = np.cumsum([0, *(len(vector.indices) for vector in column)], dtype=np.int64)
+            indices = chain.from_iterable(vector.indices for vector in column)
+            values = chain.from_iterable(vector.values for vector in column)
+            size = int(offsets[-1])
             sparse[name] = [
-                _add(arrays, np.fromiter((index for vector in column for index in vector.indices), np.uint32)),
-                _add(arrays, np.fromiter((value for vector in column for value in vector.values), np.float32)),
-                _add(arrays, np.cumsum([0, *sizes], dtype=np.int64)),
+                _add(arrays, np.fromiter(indices, np.uint32, size)),
+                _add(arrays, np.fromiter(values, np.float32, size)),
+                _add(arrays, offsets),
             ]
         else:
             dense[name] = _add(arrays, np.asarray(column, dtype=np.float32))

@@ -55,6 +55,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         retry_for: Seconds for which calls are repeated while the server is away.
         max_passages: Most passages of one document.
         tag_indexes: How many tag fields get an index of their own.
+        exact_up_to: Up to how many passages a server searches exactly.
         rrf_k: Constant of the fusion in hybrid search.
         bm25_average_length: Expected average length of a passage in terms.
         **kwargs: What Jina passes to every executor.
@@ -80,6 +81,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         retry_for: float = 10.0,
         max_passages: int = 20_000,
         tag_indexes: int = 32,
+        exact_up_to: int = 100_000,
         rrf_k: int = 60,
         bm25_average_length: float = 100.0,
         **kwargs: Any,
@@ -96,6 +98,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "retry_for": retry_for,
                 "max_passages": max_passages,
                 "tag_indexes": tag_indexes,
+                "exact_up_to": exact_up_to,
                 "rrf_k": rrf_k,
                 "bm25_average_length": bm25_average_length,
             }

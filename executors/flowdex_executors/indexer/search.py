@@ -4,9 +4,9 @@
     sparse   BM25                                                  scores: BM25
     hybrid   both, fused by reciprocal rank (Cormack et al. 2009)  scores: sum of 1 / (k + rank), ranks from 0
 
-Filters are part of the query (not applied to its results), and search is exact. Enough passages are fetched for the
-wanted number of documents: passages of one document crowd out others, so the query is repeated deeper until enough
-documents are there or nothing is left.
+Filters are part of the query (not applied to its results), and search is exact (on a server only up to `exact_up_to`
+passages). Enough passages are fetched for the wanted number of documents: passages of one document crowd out others, so
+the query is repeated deeper until enough documents are there or nothing is left.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ __all__ = ["Hit", "Mode", "Query", "SearchParameters", "search"]
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 
 MAX_LIMIT = 1000
-MAX_OFFSET = 10_000
+MAX_OFFSET = 1000
 _PASSAGES_A_DOCUMENT = 4  # first guess of how many passages must be fetched for a document
 _LEAST_CANDIDATES = 100  # of each component of a hybrid search: fusion gains from depth
 _DEEPER = 4
-_DEEPEST = 50_000
-_EXACT = models.SearchParams(exact=True)
+_DEEPEST = 20_000
 
 
 class SearchParameters(BaseModel):
@@ -87,12 +86,13 @@ async def search(
     Returns:
         The passages of each query, best first; equal scores in the order of document id and place.
     """
+    exact = await collection.is_small()
     documents = parameters.offset + parameters.limit
     depth = _PASSAGES_A_DOCUMENT * documents
     results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
     while pending:
-        requests = [_request(queries[index], depth, selection, settings.rrf_k) for index in pending]
+        requests = [request_for(queries[index], depth, selection, settings.rrf_k, exact=exact) for index in pending]
         unsatisfied = []
         for index, points in zip(pending, await collection.query(requests), strict=True):
             if not settings.higher_is_better and queries[index].sparse is None:
@@ -143,10 +143,12 @@ def _payload(point: Hit) -> dict[str, Any]:
     return payload
 
 
-def _request(query: Query, depth: int, selection: models.Filter | None, rrf_k: int) -> models.QueryRequest:
+def request_for(
+    query: Query, depth: int, selection: models.Filter | None, rrf_k: int, *, exact: bool
+) -> models.QueryRequest:
     parts: list[dict[str, Any]] = []
     if query.dense is not None:
-        parts.append({"query": query.dense, "using": DENSE, "params": _EXACT})
+        parts.append({"query": query.dense, "using": DENSE, "params": models.SearchParams(exact=exact)})
     if query.sparse is not None:
         parts.append({"query": query.sparse, "using": BM25})
     if len(parts) == 1:

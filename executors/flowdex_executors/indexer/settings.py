@@ -63,6 +63,8 @@ class IndexerSettings(BaseModel):
             never half replaced; the limit keeps that piece within what a server accepts.
         tag_indexes: How many tag fields get an index of their own, in the order in which they are first seen; filters
             on further fields work too, more slowly.
+        exact_up_to: Up to how many passages a server compares a query with each vector; beyond, it may use its graph.
+            The embedded engine always compares each.
         rrf_k: The constant of reciprocal rank fusion: 1 / (k + rank), ranks from 0. A Qdrant server before version
             1.16 knows 2 only.
         bm25_average_length: Expected average length of a passage, in terms without stop words.
@@ -79,6 +81,7 @@ class IndexerSettings(BaseModel):
     retry_for: float = Field(default=10.0, ge=0)
     max_passages: int = Field(default=20_000, ge=1)
     tag_indexes: int = Field(default=32, ge=0, le=256)
+    exact_up_to: int = Field(default=100_000, ge=0)
     rrf_k: int = Field(default=60, ge=1)
     bm25_average_length: float = Field(default=100.0, gt=0)
 

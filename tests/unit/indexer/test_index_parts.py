@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from flowdex.documents import DocumentBatch
 from flowdex.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -29,8 +30,10 @@ from flowdex.errors import (
 )
 from flowdex_executors import QdrantIndexer
 from flowdex_executors.indexer.backend import translate
+from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.frames import decode, encode, read_frame
-from flowdex_executors.indexer.search import best_documents
+from flowdex_executors.indexer.points import make_points, read_documents
+from flowdex_executors.indexer.search import Query, best_documents, request_for
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
 
 # ---- frames ----
@@ -214,3 +217,43 @@ def test_backend_errors_become_ours(error: Exception, expected: type[FlowdexErro
     translated = translate(error, "http://q:6333")
     assert type(translated) is expected
     assert message in translated.message
+
+
+# ---- what a server is sent over gRPC ----
+
+
+def test_what_is_sent_survives_the_conversion_to_grpc() -> None:
+    """qdrant-client converts models to protobuf messages only when it sends them; each kind that is used converts."""
+    from qdrant_client import models
+    from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+    passages = read_documents(
+        DocumentBatch.from_columns(
+            ids=["a"], texts=["x"], tags=[{"n": 1, "deep": [{"b": True}]}], embeddings=np.ones((1, 4), np.float32)
+        ),
+        max_passages=9,
+    )
+    sparse = [models.SparseVector(indices=[3], values=[0.5])]
+    (point,) = make_points(passages, slice(0, 1), sparse, 1_700_000_000_000_000)
+    back = GrpcToRest.convert_point_struct(RestToGrpc.convert_point_struct(point))
+    assert (back.id, back.payload, back.vector) == (point.id, point.payload, point.vector)
+
+    selection = compile_filter(
+        {
+            "a": "x",
+            "b": {"$in": [1, True, "y", "z"]},
+            "c": {"$gte": "2024-01-01"},
+            "d": {"$exists": False},
+            "$or": [{"e": {"$lt": 3}}, {"$not": {"id": "f"}}],
+        }
+    )
+    assert selection is not None
+    message = RestToGrpc.convert_filter(selection)
+    assert len(message.must) == 5
+    assert RestToGrpc.convert_filter(GrpcToRest.convert_filter(message)) == message
+    for query in (Query([1.0, 2.0], None), Query(None, sparse[0]), Query([1.0, 2.0], sparse[0])):
+        for rrf_k in (2, 60):
+            request = request_for(query, 10, selection, rrf_k, exact=True)
+            message = RestToGrpc.convert_query_request(request, "collection")
+            assert message.limit == 10
+            assert len(message.prefetch) == (2 if query.dense and query.sparse else 0)
