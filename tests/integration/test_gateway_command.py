@@ -84,7 +84,7 @@ async def run(flow: Path, arguments: Sequence[str] = ()) -> tuple[int | None, st
 async def test_from_start_to_drain(tmp_path: Path) -> None:
     grpc_port, http_port, port = free_ports(3)
     flow = write_flow(tmp_path, grpc=grpc_port, http=http_port, a=port)
-    executor = FakeExecutor("a", {"/encode": append("!"), "/slow": sleeping(1.5)}, port)
+    executor = FakeExecutor("a", {"/encode": append("!"), "/slow": sleeping(1.5), "/search": sleeping(1.5)}, port)
     async with gateway(flow) as process, grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
         call = channel.unary_unary(wire.PROCESS_SINGLE_DATA)
         await wait_for_status(http_port, "/health/live", 200)
@@ -95,10 +95,15 @@ async def test_from_start_to_drain(tmp_path: Path) -> None:
         assert texts_of(wire.read_request(await call(request, timeout=10))) == ["a!"]
 
         slow = asyncio.ensure_future(call(wire.build_request("/slow"), timeout=20))
-        await eventually(lambda: executor.in_flight == 1)
-        process.send_signal(signal.SIGTERM)
-        await wait_for_status(http_port, "/health/live", 0)  # nothing new is accepted
-        assert not slow.done()
+        async with httpx.AsyncClient(trust_env=False, timeout=20) as client:
+            over_http = asyncio.ensure_future(
+                client.post(f"http://127.0.0.1:{http_port}/search", json={"query": "slow too"})
+            )
+            await eventually(lambda: executor.in_flight == 2)
+            process.send_signal(signal.SIGTERM)
+            await wait_for_status(http_port, "/health/live", 0)  # nothing new is accepted
+            assert not slow.done()
+            assert (await over_http).status_code == 200
         assert wire.error_of(wire.read_request(await slow).header) is None, "what was in flight is finished"
         assert await asyncio.wait_for(process.wait(), 10) == 0
         assert process.stderr is not None

@@ -43,15 +43,15 @@ def problem(error: FlowdexError, request: Request, *, status: int | None = None,
 def install_handlers(app: FastAPI) -> None:
     """Answer every error of `app` with a problem document."""
 
-    def known(request: Request, error: Exception) -> Response:
+    async def known(request: Request, error: Exception) -> Response:
         assert isinstance(error, FlowdexError)
         return problem(error, request)
 
-    def invalid(request: Request, error: Exception) -> Response:
+    async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         return _invalid(error.errors(), request)
 
-    def framework(request: Request, error: Exception) -> Response:
+    async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 404:
             return problem(NotFound(_no_such_path(request, app)), request)

@@ -66,19 +66,24 @@ class _Call:
     async def post(
         self,
         endpoint: str,
-        documents: DocumentBatch,
+        documents: Callable[[], DocumentBatch],
         parameters: Mapping[str, Any],
         content: Callable[[pb.DataRequestProto], dict[str, Any]],
     ) -> Response:
         """Send documents to an endpoint of the flow, and answer with what `content` makes of the reply."""
         request_id: str = self._request.state.request_id
-        data = wire.build_request(endpoint, documents, parameters=parameters, request_id=request_id)
+
+        def encode() -> bytes:
+            return wire.build_request(endpoint, documents(), parameters=parameters, request_id=request_id)
+
+        large = len(await self._request.body()) > LARGE
+        data = await asyncio.to_thread(encode) if large else encode()
         reply = await self._handle(data, request_id)
 
-        def build() -> bytes:
+        def decode() -> bytes:
             return replies.dump({**content(replies.read_reply(reply.data)), "took_ms": self.took_ms()})
 
-        body = await asyncio.to_thread(build) if len(reply.data) > LARGE else build()
+        body = await asyncio.to_thread(decode) if len(reply.data) > LARGE else decode()
         return Response(body, media_type="application/json")
 
     def took_ms(self) -> float:
@@ -101,7 +106,11 @@ class _Call:
             gone.cancel()
 
 
-Call = Annotated[_Call, Depends(_Call)]
+async def _call(request: Request) -> _Call:  # FastAPI runs what is not async in a thread
+    return _Call(request)
+
+
+Call = Annotated[_Call, Depends(_call)]
 
 
 def make_router() -> APIRouter:
@@ -115,7 +124,7 @@ def make_router() -> APIRouter:
         count, as_base64 = len(body.texts), body.encoding == "base64"
         return await call.post(
             "/encode",
-            DocumentBatch.from_columns(texts=body.texts),
+            lambda: DocumentBatch.from_columns(texts=body.texts),
             body.parameters,
             lambda reply: replies.encode_content(reply, count, as_base64),
         )
@@ -124,11 +133,14 @@ def make_router() -> APIRouter:
     async def index(body: models.IndexRequest, call: Call) -> Response:
         """Add documents to the index; a document whose id is there already is replaced."""
         call.check_count(len(body.documents), "documents")
-        documents = DocumentBatch.from_columns(
-            ids=[document.id or new_id() for document in body.documents],
-            texts=[document.text for document in body.documents],
-            tags=[document.tags for document in body.documents],
-        )
+
+        def documents() -> DocumentBatch:
+            return DocumentBatch.from_columns(
+                ids=[document.id or new_id() for document in body.documents],
+                texts=[document.text for document in body.documents],
+                tags=[document.tags for document in body.documents],
+            )
+
         return await call.post("/index", documents, body.parameters, replies.index_content)
 
     @router.post("/search", tags=["flow"], response_model=models.SearchResponse, responses=_ERRORS)
@@ -136,10 +148,9 @@ def make_router() -> APIRouter:
         """Find the documents that answer a query."""
         call.check_count(len(body.query), "queries")
         fields = body.model_dump(include={"limit", "offset", "filter", "mode"}, exclude_none=True)
-        queries = DocumentBatch.from_columns(texts=body.query)
         return await call.post(
             "/search",
-            queries,
+            lambda: DocumentBatch.from_columns(texts=body.query),
             {**body.parameters, **fields},
             lambda reply: replies.search_content(reply, body.query),
         )
@@ -157,7 +168,7 @@ def make_router() -> APIRouter:
         call.check_count(len(ids), "ids")
         return await call.post(
             "/delete",
-            DocumentBatch.from_columns(ids=ids),
+            lambda: DocumentBatch.from_columns(ids=ids),
             body.parameters if body else {},
             lambda reply: {"deleted": replies.deleted_count(reply)},
         )
