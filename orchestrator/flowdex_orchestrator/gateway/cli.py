@@ -6,6 +6,7 @@ flow.yml + options --> Gateway --> SIGTERM, SIGINT or the parent's death --> dra
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -65,6 +66,8 @@ def gateway(
             )
             for protocol, port in open_ports.items():
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
+            gc.collect()
+            gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
             ready = asyncio.ensure_future(running.wait_ready())
             await asyncio.wait((ready, asyncio.ensure_future(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
