@@ -10,7 +10,6 @@ and the field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from flowdex.documents import DocumentBatch
@@ -69,14 +68,14 @@ class Conversion:
                 break
         raise InvalidInput(f"{self._path} takes documents of type {self._list_type.doc_type.__name__}: {reason}")
 
-    def parameters(self, values: Mapping[str, Any]) -> Any:
+    def parameters(self, values: dict[str, Any]) -> Any:
         """The parameters as the endpoint wants them.
 
         Raises:
             InvalidInput: They do not fit its model.
         """
         if self._parameters_model is None:
-            return dict(values)
+            return values
         try:
             return self._parameters_model(**values)
         except _MISFITS as error:

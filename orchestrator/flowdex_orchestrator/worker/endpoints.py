@@ -15,8 +15,7 @@ import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
@@ -34,8 +33,7 @@ _OFFLOAD_FROM = 16  # documents; fewer are converted faster than a thread is wok
 _END = object()
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What an endpoint is called with.
 
     Attributes:
@@ -46,11 +44,10 @@ class Call:
 
     batches: Sequence[DocumentBatch]
     sources: Sequence[str]
-    parameters: Mapping[str, Any]
+    parameters: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an endpoint answered: documents, and the dictionary if it returned one."""
 
     documents: DocumentBatch
@@ -149,7 +146,7 @@ class Endpoint:
         self._is_async = inspect.iscoroutinefunction(method)
         self._is_generator: bool = binding.is_generator
         self._by_document: bool = not binding.is_batch_docs and not binding.is_generator
-        self._accepted = _accepted_keywords(method)
+        self._extras = _extra_keywords(method, named_only=self._conversion.is_columnar)
 
     # ---- one request, one reply ----
 
@@ -199,13 +196,8 @@ class Endpoint:
         per_request = [convert(batch) for batch in call.batches]
         docs = per_request[0] if len(per_request) == 1 else convert(DocumentBatch.concatenate(call.batches))
         keywords: dict[str, Any] = {"parameters": self._conversion.parameters(call.parameters)}
-        for name, value in (
-            ("docs_matrix", per_request if any(map(len, per_request)) else None),
-            ("docs_map", dict(zip(call.sources, per_request, strict=True))),
-            ("tracing_context", None),
-        ):
-            if self._accepted is None or name in self._accepted:
-                keywords[name] = value
+        for name in self._extras:
+            keywords[name] = _EXTRAS[name](call, per_request)
         return docs, keywords
 
     def _outcome(self, answer: Any, docs: Any) -> Outcome:
@@ -219,7 +211,7 @@ class Endpoint:
 
     # ---- one document, a stream of replies ----
 
-    async def stream(self, document: pb.DocProto, parameters: Mapping[str, Any]) -> AsyncIterator[pb.DocProto]:
+    async def stream(self, document: pb.DocProto, parameters: dict[str, Any]) -> AsyncIterator[pb.DocProto]:
         """Call a generator method with one document and yield the documents that it yields.
 
         Raises:
@@ -255,9 +247,16 @@ class Endpoint:
         )
 
 
-def _accepted_keywords(method: Callable[..., Any]) -> frozenset[str] | None:
-    """Names of the keyword arguments that `method` takes; None where it takes any."""
-    parameters = inspect.signature(inspect.unwrap(method)).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return frozenset(parameter.name for parameter in parameters)
+# What Jina passes to a method beside `docs` and `parameters`.
+_EXTRAS: dict[str, Callable[[Call, list[Any]], Any]] = {
+    "docs_matrix": lambda call, per_request: per_request if any(map(len, per_request)) else None,
+    "docs_map": lambda call, per_request: dict(zip(call.sources, per_request, strict=True)),
+    "tracing_context": lambda call, per_request: None,
+}
+
+
+def _extra_keywords(method: Callable[..., Any], *, named_only: bool) -> tuple[str, ...]:
+    """Which extras to pass to `method`: those it names, and unless `named_only` what falls under its `**kwargs`."""
+    parameters = inspect.signature(inspect.unwrap(method)).parameters
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return tuple(name for name in _EXTRAS if name in parameters or (takes_any and not named_only))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import time
 import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -205,7 +206,7 @@ class ExecutorService:
         if outcome.results is not None:
             self._set_results(request, outcome.results)
         batch, docs = outcome.documents, request.data.docs.docs
-        if len(batch) == len(docs) and all(new is old for new, old in zip(batch, docs, strict=True)):
+        if len(batch) == len(docs) and all(map(operator.is_, batch, docs)):
             return request
         reply = pb.DataRequestProto(header=request.header, parameters=request.parameters, routes=request.routes)
         reply.data.docs.SetInParent()
