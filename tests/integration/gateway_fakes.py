@@ -33,6 +33,7 @@ class FakeExecutor:
         self.port = port
         self.health = HealthService()
         self.seen: list[pb.DataRequestProto] = []
+        self.streamed: list[pb.SingleDocumentRequestProto] = []
         self.in_flight = 0
         self.metadata: list[dict[str, Any]] = []
         self.time_left: list[float | None] = []
@@ -98,6 +99,7 @@ class FakeExecutor:
 
     async def _stream(self, data: bytes, context: Any) -> AsyncIterator[bytes]:
         request = pb.SingleDocumentRequestProto.FromString(data)
+        self.streamed.append(pb.SingleDocumentRequestProto.FromString(data))
         for number in range(3):
             request.document.data["text"].text = f"{self.name} {number}"
             yield request.SerializeToString()

@@ -126,6 +126,10 @@ async def test_stream_doc_goes_to_the_first_executor_that_serves_it() -> None:
             async for reply in method(message.SerializeToString(), timeout=10)
         ]
         assert [reply.document.data["text"].text for reply in replies] == ["b 0", "b 1", "b 2"]
+        assert b.streamed == [message]
+        message.parameters.update({"b": {"x": 1}, "y": 2})
+        assert len([reply async for reply in method(message.SerializeToString(), timeout=10)]) == 3
+        assert wire.dict_from_struct(b.streamed[1].parameters) == {"b": {"x": 1.0}, "x": 1.0, "y": 2.0}
         message.header.exec_endpoint = "/strem"
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             [reply async for reply in method(message.SerializeToString(), timeout=10)]

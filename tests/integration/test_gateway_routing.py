@@ -70,6 +70,12 @@ async def test_parameters_reach_every_executor_by_jinas_rules() -> None:
     assert found == {"limit": 10.0, "b": {"limit": 5.0}, "c__mode": "fast"}
 
 
+async def test_a_mention_of_results_is_no_result() -> None:
+    async with serving(FakeExecutor("a", {"/x": None})) as flow:
+        reply = await flow.call("/x", "1", parameters={"text": "__results__"})
+    assert wire.dict_from_struct(reply.parameters) == {"text": "__results__"}
+
+
 async def test_branches_run_at_the_same_time_and_their_replies_are_merged() -> None:
     def work(field: str) -> object:
         async def handler(request: pb.DataRequestProto) -> None:

@@ -48,13 +48,12 @@ def gateway(
 ) -> None:
     """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will."""
     from flowdex_orchestrator.flow import default_flow_path, load_flow
-    from flowdex_orchestrator.gateway.server import Gateway, targets_from_flow
-    from flowdex_orchestrator.gateway.settings import GatewaySettings
+    from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
     flow = load_flow(flow_file or default_flow_path())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
     ports = _ports(flow.gateway.listeners(), port_grpc, port_http)
-    settings = GatewaySettings.from_options(flow.gateway.uses_with)
+    settings = settings_from_flow(flow)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
 
     async def serve() -> None:

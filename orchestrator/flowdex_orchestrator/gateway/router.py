@@ -72,8 +72,8 @@ class _Call(NamedTuple):
 class _Failed(Exception):
     """Ends the branches of a request at once: one of them was answered with an error."""
 
-    def __init__(self, reply: _Message) -> None:
-        super().__init__()
+    def __init__(self, reply: _Message, reason: str) -> None:
+        super().__init__(reason)
         self.reply = reply
 
 
@@ -161,10 +161,13 @@ class Router:
         self._admit(len(data))
         self.in_flight += 1
         try:
-            header = split(data).head().header
-            plan = await self._plan(header.exec_endpoint, header.target_executor, deadline)
-            pool = self._pools[plan.steps[0].executor]
-            async for reply in pool.stream(data, deadline=deadline, metadata=metadata):
+            frame = split(data)
+            head = frame.head()
+            plan = await self._plan(head.header.exec_endpoint, head.header.target_executor, deadline)
+            executor = plan.steps[0].executor
+            if is_specific(head.parameters, self._pools):
+                data = frame._replace(parameters=_parameters_of(executor, head.parameters)).join()
+            async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
                 yield reply
         finally:
             self.in_flight -= 1
@@ -215,7 +218,7 @@ class Router:
             inputs = [await asyncio.shield(tasks[source]) for source in step.sources]
             reply = await self._call(step.executor, await _merge(inputs) if inputs else message, request)
             if reply.is_error:
-                raise _Failed(reply)
+                raise _Failed(reply, f"executor {step.executor!r} answered with an error")
             return reply
 
         for step in plan.steps:
@@ -239,8 +242,7 @@ class Router:
         frame, data, _ = message
         parameters = request.parameters
         if request.specific is not None:
-            own = pb.DataRequestProtoWoData(parameters=specific_to(executor, request.specific))
-            parameters = own.SerializeToString()
+            parameters = _parameters_of(executor, request.specific)
         if data is None or frame.parameters != parameters:
             data = frame._replace(parameters=parameters).join()
         start = time.time_ns()
@@ -276,9 +278,16 @@ class Router:
             if call.status.code == ERROR:
                 route.status.CopyFrom(call.status)
             if call.results:
-                results = pb.DataRequestProtoWoData.FromString(call.results).parameters.fields[RESULTS_KEY]
-                tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.struct_value.fields)
+                parameters = pb.DataRequestProtoWoData.FromString(call.results).parameters
+                if RESULTS_KEY in parameters.fields:
+                    results = parameters.fields[RESULTS_KEY].struct_value
+                    tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.fields)
         return answer._replace(parameters=request.parameters).join(tail.SerializeToString())
+
+
+def _parameters_of(executor: str, parameters: Struct) -> bytes:
+    """The parameters for one executor, serialised as a field of a request."""
+    return pb.DataRequestProtoWoData(parameters=specific_to(executor, parameters)).SerializeToString()
 
 
 def _add_route(message: pb.DataRequestProtoWoData, executor: str, start: int, end: int) -> pb.RouteProto:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
     from flowdex_orchestrator.gateway.http.server import HttpServer
 
-__all__ = ["Gateway", "targets_from_flow"]
+__all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
 
 
 class Gateway:
@@ -128,6 +128,18 @@ class Gateway:
         else:
             self._ready.set()
         self._grpc.health.set(self.ready)
+
+
+def settings_from_flow(flow: Flow) -> GatewaySettings:
+    """The settings of a flow file: `gateway: uses_with:`, and those keys of `gateway` or `with` that are Jina's.
+
+    Raises:
+        ConfigurationError: A setting is unknown or wrong.
+    """
+    gateway = flow.gateway
+    jinas = {"title": gateway.title, "description": gateway.description, "cors": gateway.cors or None}
+    given = {name: value for name, value in jinas.items() if value is not None}
+    return GatewaySettings.from_options({**given, **gateway.uses_with})
 
 
 def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None = None) -> list[ExecutorTarget]:

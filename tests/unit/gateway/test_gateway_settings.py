@@ -8,7 +8,7 @@ import pytest
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow import load_flow
-from flowdex_orchestrator.gateway.server import targets_from_flow
+from flowdex_orchestrator.gateway.server import settings_from_flow, targets_from_flow
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 FLOW = """
@@ -62,3 +62,13 @@ def test_targets_come_from_the_flow_and_the_command_line(tmp_path: Path) -> None
         targets_from_flow(flow)
     with pytest.raises(ConfigurationError, match="no executor 'd'"):
         targets_from_flow(flow, {"d": ["10.0.0.1:7"]})
+
+
+def test_settings_come_from_uses_with_and_jinas_own_keys(tmp_path: Path) -> None:
+    (tmp_path / "flow.yml").write_text(
+        FLOW.replace("timeout_send: 5000", "cors: true, title: Ours") + "gateway: {uses_with: {max_texts: 5}}\n"
+    )
+    settings = settings_from_flow(load_flow(tmp_path / "flow.yml"))
+    assert (settings.cors, settings.title, settings.max_texts) == (True, "Ours", 5)
+    (tmp_path / "flow.yml").write_text(FLOW)
+    assert settings_from_flow(load_flow(tmp_path / "flow.yml")) == GatewaySettings()
