@@ -273,7 +273,7 @@ class FlowStatus:
         for each in self.executors:
             ready = sum(bool(replica.get("ready")) for replica in each.replicas)
             replicas = f"{ready}/{len(each.replicas)} ready  " if each.replicas else ""
-            facts = ", ".join(f"{key} {value}" for key, value in each.status.items())
+            facts = ", ".join(f"{key} {value}" for key, value in sorted(each.status.items()))
             lines.append(f"  {each.name:<12} {replicas}{facts}".rstrip())
         return "\n".join(lines)
 
@@ -281,6 +281,15 @@ class FlowStatus:
 def counted(number: int, noun: str) -> str:
     """`number` with its noun: "1 hit", "2,000 hits"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def whole_numbers(value: Any) -> Any:
+    """JSON-like values with whole floats as integers; parameters travel with all numbers as floats."""
+    if isinstance(value, Mapping):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _span(span: Span | None) -> list[int] | None:

@@ -73,7 +73,7 @@ def status(ctx: click.Context, as_json: bool, url: str | None, timeout: float | 
     table = Table("executor", "ready", "facts", box=None, pad_edge=False, padding=(0, 2), header_style="dim")
     for each in found.executors:
         ready = sum(bool(replica.get("ready")) for replica in each.replicas)
-        facts = "  ".join(f"{key}={value}" for key, value in each.status.items())
+        facts = "  ".join(f"{key}={value}" for key, value in sorted(each.status.items()))
         style = "" if ready == len(each.replicas) else "red"
         table.add_row(
             Text(each.name), Text(f"{ready}/{len(each.replicas)}" if each.replicas else "?", style), Text(facts)

@@ -30,7 +30,7 @@ from flowdex.errors import (
 )
 from flowdex.inputs import MAX_MESSAGE_BYTES
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
+from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span, whole_numbers
 from flowdex.transport.target import Target
 
 __all__ = ["GrpcTransport"]
@@ -221,16 +221,7 @@ def _same_count(documents: DocumentBatch, count: int, endpoint: str) -> Document
 
 def _executor_results(reply: pb.DataRequestProto) -> dict[str, dict[str, Any]]:
     results = wire.dict_from_struct(reply.parameters).get(wire.RESULTS_KEY) or {}
-    return {name: _whole(value) for name, value in results.items() if isinstance(value, dict)}
-
-
-def _whole(value: Any) -> Any:
-    """Give whole numbers, which the wire turns into doubles, back as integers."""
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return {name: whole_numbers(value) for name, value in results.items() if isinstance(value, dict)}
 
 
 def _hits(matches: DocumentBatch) -> list[Hit]:
