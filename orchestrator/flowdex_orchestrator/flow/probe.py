@@ -126,7 +126,7 @@ def _worker_load() -> ModuleType:
 def _resolve(entry: Executor, flow_folder: Path) -> _Target:
     """As the worker will: by the same functions."""
     load = _worker_load()
-    modules = [load._import_py_module(name, flow_folder) for name in entry.py_modules]
+    modules = [load.import_py_module(name, flow_folder) for name in entry.py_modules]
     arguments, requests = dict(entry.uses_with), dict(entry.uses_requests)
     if isinstance(entry.uses, str) and not entry.uses.endswith(_CONFIG_SUFFIXES):
         if "://" in entry.uses:
@@ -134,17 +134,17 @@ def _resolve(entry: Executor, flow_folder: Path) -> _Target:
                 f"uses: {entry.uses} names a container or a hub package, which is not run here; start it yourself and "
                 "mark the executor `external: true`, or name a Python class"
             )
-        return _Target(load._find_class(entry.uses, modules), arguments, requests)
+        return _Target(load.find_class(entry.uses, modules), arguments, requests)
     config, folder, source = _read_config(entry, flow_folder)
     listed = [config.get("py_modules"), (config.get("metas") or {}).get("py_modules")]
     names = [name for item in listed if item for name in ([item] if isinstance(item, str) else item)]
-    modules += [load._import_py_module(str(name), folder) for name in names]
+    modules += [load.import_py_module(str(name), folder) for name in names]
     name = config.get("jtype")
     if not isinstance(name, str):
         raise ConfigurationError(f"uses: {source} has no `jtype: ClassName`")
     given = config.get("with") or {}
     return _Target(
-        _registered(name) or load._find_class(name, modules),
+        _registered(name) or load.find_class(name, modules),
         {**given, **arguments},
         {**(config.get("requests") or {}), **requests},
         source,

@@ -6,5 +6,4 @@ cli --> server --+-- load         the executor, from its entry in the flow file
 +-- endpoints    its @requests methods and where they run; conversion: what they take and give
 +-- discovery    what it tells about itself
 +-- service      the gRPC methods: bytes in, bytes out, errors inside replies
-+-- health       NOT_SERVING until loaded and warm, and again while draining
 """

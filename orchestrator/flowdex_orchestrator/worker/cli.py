@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from flowdex.errors import FlowdexError
+
 if TYPE_CHECKING:
     from jina import Executor
 
@@ -119,7 +121,8 @@ def _serve(name: str, load: Callable[[], Executor], options: ServerOptions) -> i
     except KeyboardInterrupt:
         return 130
     except BaseException as error:  # an executor's constructor may raise anything, SystemExit too
-        if logging.getLogger().isEnabledFor(logging.DEBUG):
+        # An error of ours says all in its message; of anybody else's code the place is worth having in the log.
+        if not isinstance(error, FlowdexError) or logging.getLogger().isEnabledFor(logging.DEBUG):
             traceback.print_exception(error)
         message = " ".join(str(error).split()) or "no message"
         print(f"{type(error).__name__}: {message}", file=sys.stderr)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from flowdex_orchestrator.flow.model import Executor as ExecutorEntry
 
-__all__ = ["load_executor"]
+__all__ = ["find_class", "import_py_module", "load_executor"]
 
 _YAML_SUFFIXES = (".yml", ".yaml", ".jaml")
 _IDENTITY = ("BaseExecutor", "Executor")  # Jina's default: returns what it gets
@@ -78,8 +78,8 @@ def _from_class(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any]
             f"uses: {uses} names a container or a hub package, which is not run here; "
             "start it yourself and mark the executor `external: true`, or name a Python class"
         )
-    py_modules = [_import_py_module(name, folder) for name in entry.py_modules]
-    cls = _find_class(uses, py_modules)
+    py_modules = [import_py_module(name, folder) for name in entry.py_modules]
+    cls = find_class(uses, py_modules)
     from jina.jaml.parsers.executor.legacy import ExecutorLegacyParser
 
     data = {"with": dict(entry.uses_with), "metas": dict(entry.uses_metas), "requests": dict(entry.uses_requests)}
@@ -91,7 +91,7 @@ def _from_config(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any
     from jina import Executor
 
     for name in entry.py_modules:
-        _import_py_module(name, folder)
+        import_py_module(name, folder)
     source = entry.uses
     if isinstance(source, str):
         source = str(folder / source)
@@ -113,7 +113,7 @@ def _from_config(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any
     return executor
 
 
-def _import_py_module(name: str, folder: Path) -> ModuleType:
+def import_py_module(name: str, folder: Path) -> ModuleType:
     """Import an item of `py_modules`: a file, relative to the flow file, or the name of a module."""
     path = (folder / name).resolve()
     if path.is_dir() and (path / "__init__.py").is_file():
@@ -137,7 +137,13 @@ def _import_py_module(name: str, folder: Path) -> ModuleType:
     return module
 
 
-def _find_class(uses: str, py_modules: Sequence[ModuleType]) -> Any:
+def find_class(uses: str, py_modules: Sequence[ModuleType]) -> Any:
+    """Find the class that `uses` names, in the flow's own modules or an installed package.
+
+    Raises:
+        ConfigurationError: There is none, or it is no executor.
+        Exception: Whatever importing its module raises.
+    """
     from jina import Executor
 
     module_name, _, class_name = uses.rpartition(".")

@@ -30,10 +30,9 @@ import grpc
 from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
+from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.processes import watch_parent
 from flowdex_orchestrator.worker.endpoints import EndpointTable
-from flowdex_orchestrator.worker.health import SERVICE as HEALTH_SERVICE
-from flowdex_orchestrator.worker.health import HealthService
 from flowdex_orchestrator.worker.service import ExecutorService
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
     """
     stop = _Stop(options)
     service = ExecutorService(name, stacks=options.stacks)
-    health = HealthService((*EXECUTOR_SERVICES, HEALTH_SERVICE))
+    health = HealthService(EXECUTOR_SERVICES)
     server, port = _listen(service, health, options)
     await server.start()
     stop.watch()

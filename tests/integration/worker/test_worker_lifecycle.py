@@ -231,14 +231,16 @@ def test_an_executor_that_cannot_be_loaded_says_why(start_worker, source, last_l
     worker = start_worker(source)
     assert worker.wait() == 1
     assert worker.last_line == last_line
-    assert "Traceback" not in worker.output
+    assert "Traceback" in worker.output, "the log of somebody else's failing code says where"
 
 
-def test_the_traceback_of_a_failure_is_for_debugging(start_worker):
-    worker = start_worker("1 / 0", "Tested", "--log-level", "debug")
-    assert worker.wait() == 1
-    assert "Traceback" in worker.output
-    assert worker.last_line == "ZeroDivisionError: division by zero"
+def test_an_error_of_ours_has_a_traceback_for_debugging_only(start_worker):
+    plain, debug = start_worker(HEADER, "Absent"), start_worker(HEADER, "Absent", "--log-level", "debug")
+    assert plain.wait() == debug.wait() == 1
+    assert plain.last_line.startswith("ConfigurationError: ")
+    assert plain.last_line == debug.last_line
+    assert "Traceback" not in plain.output
+    assert "Traceback" in debug.output
 
 
 def test_a_taken_port_is_known_at_once(start_worker):
