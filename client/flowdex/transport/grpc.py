@@ -10,6 +10,7 @@ loop, and where two loops of a process use it (a notebook and our synchronous cl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -165,7 +166,7 @@ class GrpcTransport:
         done = asyncio.Event()
 
         def wake(_: object) -> None:
-            if not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(done.set)
 
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._open().unary_unary(path)
