@@ -95,7 +95,7 @@ def test_there_are_enough_texts_and_the_long_ones_are_at_the_limit(texts: list[s
     sequences = encoder.tokenise(texts)
     assert len(texts) > 50
     assert [len(sequence) for sequence in sequences[13:17]] == [255, 256, 256, 256]
-    assert [sequence.dropped for sequence in sequences[13:17]] == [False, False, True, True]
+    assert [bool(sequence.dropped) for sequence in sequences[13:17]] == [False, False, True, True]
 
 
 async def test_vectors_equal_plain_transformers(encoder: BertEncoder, texts: list[str], expected: Vectors) -> None:

@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowdex_executors.encoder.base import Encoder
     from flowdex_executors.encoder.bert import BertEncoder
+    from flowdex_executors.encoder.token_encoder import TokenEncoder
 
-__all__ = ["BertEncoder", "Encoder"]
+__all__ = ["BertEncoder", "Encoder", "TokenEncoder"]
 
-_MODULES = {"BertEncoder": "flowdex_executors.encoder.bert", "Encoder": "flowdex_executors.encoder.base"}
+_MODULES = {
+    "BertEncoder": "flowdex_executors.encoder.bert",
+    "Encoder": "flowdex_executors.encoder.base",
+    "TokenEncoder": "flowdex_executors.encoder.token_encoder",
+}
 
 
 def __getattr__(name: str) -> Any:

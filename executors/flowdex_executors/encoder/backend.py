@@ -1,44 +1,80 @@
-"""What a forward pass is to the encoder: token sequences in, packed token vectors out."""
+"""What a forward pass is to the encoder: token sequences in, packed token vectors of the asked layers out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from flowdex.errors import InvalidInput
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flowdex_executors.encoder.tokenising import TokenSequence
 
-__all__ = ["Backend", "TokenVectors", "choose_device"]
+__all__ = ["Backend", "TokenVectors", "choose_device", "resolve_layers"]
 
 
 class TokenVectors(NamedTuple):
-    """The vectors of all tokens of a batch, packed: no padding.
+    """The vectors of all tokens of a batch, packed: no padding. On the backend's device.
 
     Attributes:
-        values: float32, shape (total tokens, dim), on the backend's device.
+        layers: For each asked layer, in the order asked: float, shape (total tokens, dimensions of that layer).
         lengths: int64, shape (sequences,): sequence i has the `lengths[i]` rows after those of the sequences before it.
+        attentions: For each sequence of n tokens, float of shape (layers, heads, n, n): how much of each token (last
+            axis) went into each token, in every layer of attention; None where it was not asked for.
     """
 
-    values: Tensor
+    layers: tuple[Tensor, ...]
     lengths: Tensor
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class Backend(Protocol):
     """A model in memory. `forward` may be called from several threads at the same time.
 
+    A backend that can give attention has a further attribute, `attention_shape: tuple[int, int]`: its number of layers
+    and of heads. One without it is never asked for attention.
+
     Attributes:
         name: For people, in `/status`.
         padded: Whether it computes on padding, so that batches should hold sequences of like length.
+        dimensions: Size of a token's vector at each layer: index 0 is the input embeddings, the last one the top layer.
+            A family of one layer has one entry.
     """
 
     name: str
     padded: bool
+    dimensions: tuple[int, ...]
 
-    def forward(self, sequences: Sequence[TokenSequence]) -> TokenVectors:
-        """Compute the vectors of all tokens, in the order of the sequences."""
+    def forward(
+        self, sequences: Sequence[TokenSequence], layers: Sequence[int] = (-1,), *, attention: bool = False
+    ) -> TokenVectors:
+        """Compute the vectors of all tokens, in the order of the sequences.
+
+        Args:
+            sequences: At least one, each of at least one token.
+            layers: Indices into `dimensions`, as Python's: negative ones count from the top.
+            attention: Whether to give the attention too.
+        """
         ...
+
+
+def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
+    """Layer indices as numbers from 0 to `count - 1`.
+
+    Raises:
+        InvalidInput: One is out of range.
+    """
+    for layer in layers:
+        if not -count <= layer < count:
+            raise InvalidInput(
+                f"layers: there is no layer {layer}; this model has {count}: 0 (the input embeddings) to {count - 1}, "
+                f"or -{count} to -1, counted from the top"
+                if count > 1
+                else f"layers: there is no layer {layer}; this model has only one, 0 or -1"
+            )
+    return tuple(layer % count for layer in layers)
 
 
 def choose_device(device: str) -> str:

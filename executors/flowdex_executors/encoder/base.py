@@ -1,18 +1,15 @@
-"""The encoder executor: what all families of models share.
+"""The encoder executor: what all encoders share.
 
-    documents -> texts -> tokenise (a thread) -> batcher -> forward, pool, normalise (compute threads) -> embeddings
+    documents -> texts -> tokenise (a thread) -> batcher -> encode_batch (compute threads) -> cut, normalise -> fields
 
-A family subclasses `Encoder`, loads its model in the constructor and says how texts become sequences and how a batch of
-sequences becomes vectors:
+An encoder of one's own is a subclass that says how a batch of texts becomes vectors:
 
-    class Lengths(Encoder):
-        dimensions = 1
-
-        def tokenise(self, texts):
-            return [text.split() for text in texts]
-
+    class Vowels(Encoder):
         def encode_batch(self, batch):
-            return np.array([[len(words)] for words in batch], dtype=np.float32)
+            return np.array([[text.count(vowel) for vowel in "aeiou"] for text in batch], dtype=np.float32)
+
+One that has a tokenizer overrides `tokenise` too, and then gets what that returned. Families of models that give token
+vectors build on `token_encoder.TokenEncoder` instead, which pools them and lets a request choose how.
 """
 
 import asyncio
@@ -22,24 +19,28 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from jina import Executor, requests
+from pydantic import ValidationError
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ConfigurationError, ExecutorError, InvalidInput
+from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError, InvalidInput
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
+from flowdex_executors.encoder.output import OutputParameters, Vectors, write_embeddings
+from flowdex_executors.encoder.targets import Targets, find_targets
+from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
 __all__ = ["Encoder", "Vectors", "available_cores", "check_options"]
 
-Vectors = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 _TOKENISE_AT_ONCE = 256  # texts; a bulk request must not keep the tokeniser from an interactive one
+_CHARACTERS_PER_TOKEN = 4
 
 
 class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
@@ -48,42 +49,56 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     Args:
         batch_tokens: Tokens of a batch.
         threads: Compute threads; None for as many as there are cores (or `OMP_NUM_THREADS`).
+        output: Defaults of the parameters that a request may give: `normalize`, `dimensions`, `dtype`.
         **kwargs: Jina's own.
 
     Attributes:
-        dimensions: Size of a vector. The subclass sets it.
+        dimensions: Size of a vector; None until the first one is computed, where the subclass does not set it.
         concurrent: Tells flowdex's worker that endpoints may run at the same time: the batcher lives on that.
+        padded: Whether `encode_batch` computes on padding, so that it counts against `batch_tokens`.
 
     Raises:
         ConfigurationError: An option is out of range.
     """
 
     concurrent: ClassVar[bool] = True
-    dimensions: int
+    parameters_model: ClassVar[type[OutputParameters]] = OutputParameters
+    dimensions: int | None = None
     padded: bool = False
 
-    def __init__(self, *, batch_tokens: int = 1024, threads: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        batch_tokens: int = 1024,
+        threads: int | None = None,
+        output: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         for name, problem in check_options({"batch_tokens": batch_tokens, "threads": threads}).items():
             raise ConfigurationError(f"{name} {problem}")
         self.batch_tokens = batch_tokens
         self.threads = threads or available_cores()
+        self.defaults = self._checked_defaults(output or {})
         self._encoded = 0
-        self._batcher: Batcher[Any, Vectors] | None = None
+        self._batcher: Batcher[Any, Any] | None = None
         self._starting = threading.Lock()
 
-    # ---- what a family adds ----
-
-    @abstractmethod
-    def tokenise(self, texts: Sequence[str]) -> Sequence[Any]:
-        """Texts to sequences, one each; a sequence has a length, its number of tokens. Called in a thread."""
+    # ---- what a subclass adds ----
 
     @abstractmethod
     def encode_batch(self, batch: list[Any]) -> Vectors:
-        """Vectors of a batch of sequences, float32 of shape (len(batch), dimensions).
+        """Vectors of a batch of texts, or of what `tokenise` made of them: numbers of shape (len(batch), dimensions).
 
-        Called in the compute threads, several at the same time. A sequence's vector must not depend on its neighbours.
+        Called in the compute threads, several at the same time. A text's vector must not depend on its neighbours.
         """
+
+    def tokenise(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Texts to what `encode_batch` takes, one each: the texts themselves, or sequences of tokens.
+
+        Called in a thread. The length of a sequence is its number of tokens, that of a text is guessed.
+        """
+        return texts
 
     def prepare_thread(self) -> None:
         """Called once in each compute thread, before its first batch."""
@@ -95,19 +110,23 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     # ---- endpoints ----
 
     @requests(on="/encode")  # type: ignore[untyped-decorator]
-    async def encode(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
+    async def encode(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
         """Give every document (where it has chunks: every chunk) the embedding of its text, replacing any it has.
 
         Raises:
-            InvalidInput: A text is blank or absent; nothing was computed.
+            InvalidInput: A text is blank or absent, or a parameter is wrong; nothing was computed.
         """
-        await self._embed(docs.batch, keep=False)
+        await self._embed(docs.batch, parameters, keep=False)
         return docs
 
     @requests(on=["/index", "/search"])  # type: ignore[untyped-decorator]
-    async def embed(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
+    async def embed(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
         """As `/encode`, but what has an embedding keeps it: a caller may index and search vectors of its own."""
-        await self._embed(docs.batch, keep=True)
+        await self._embed(docs.batch, parameters, keep=True)
         return docs
 
     @requests(  # type: ignore[untyped-decorator]
@@ -129,7 +148,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """Run real forward passes, a short and a long one in each thread, so that no caller pays for the first."""
         word, sentence = "warm", "warm up " * 64
         for text in (word, sentence):
-            self._submit(self.tokenise([text] * self.threads)).result()
+            self.submit(self.tokenise([text] * self.threads)).result()
 
     def close(self) -> None:
         """Stop the compute threads; requests in the queue fail as unavailable."""
@@ -139,35 +158,67 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
 
     # ---- the work ----
 
-    async def _embed(self, documents: DocumentBatch, *, keep: bool) -> None:
-        targets, name = _targets(documents, keep=keep)
-        if not targets:
-            return
-        sequences = await self._tokenise(_checked_texts(targets, name))
+    async def _embed(self, documents: DocumentBatch, parameters: Mapping[str, Any] | None, *, keep: bool) -> None:
+        options = self.options(parameters, keep=keep)
+        targets = find_targets(documents, keep=keep)
+        if targets:
+            await self.compute(targets, options)
+            self._encoded += len(targets)
+
+    def options(self, parameters: Mapping[str, Any] | None, *, keep: bool) -> OutputParameters:
+        """The parameters of a request, the encoder's defaults in the place of what is not given.
+
+        Args:
+            parameters: As they came.
+            keep: Whether the vectors are for an index.
+
+        Raises:
+            InvalidInput: One is wrong.
+        """
+        if not parameters:
+            return self.defaults
+        return parse_parameters(self.parameters_model, {**self.defaults.model_dump(), **_given(parameters)})
+
+    async def compute(self, targets: Targets, options: OutputParameters) -> None:
+        """Encode the targets and write their fields."""
+        sequences = await self.in_parts(self.tokenise, targets.texts())
         for index, sequence in enumerate(sequences):
             if not len(sequence):
-                raise InvalidInput(f"{name(index)} has a text in which the tokenizer finds no token")
+                raise InvalidInput(f"{targets.name(index)} has a text in which the tokenizer finds no token")
+        rows = await self.results(sequences, targets.name)
+        write_embeddings(targets.batch, np.stack(rows), options)
+
+    async def in_parts(self, function: Callable[[Sequence[Any]], Sequence[T]], items: Sequence[Any]) -> list[T]:
+        """Apply `function` in a thread, to not too many items at once."""
+        done: list[T] = []
+        for start in range(0, len(items), _TOKENISE_AT_ONCE):
+            done += await asyncio.to_thread(function, items[start : start + _TOKENISE_AT_ONCE])
+        return done
+
+    async def results(self, sequences: Sequence[Any], name: Callable[[int], str]) -> list[Any]:
+        """The results of sequences that are computed in batches with those of other requests.
+
+        Raises:
+            ExecutorError: The model fails on one; `name` says how to call it.
+        """
         try:
-            vectors = await asyncio.wrap_future(self._submit(sequences))
+            return await asyncio.wrap_future(self.submit(sequences))
         except SequenceFailed as failure:
+            cause = failure.__cause__
+            if isinstance(cause, FlowdexError):
+                raise cause from failure
             raise ExecutorError(
-                f"{name(failure.index)} cannot be encoded: the model failed with {type(failure.__cause__).__name__}; "
+                f"{name(failure.index)} cannot be encoded: the model failed with {type(cause).__name__}; "
                 "the encoder's log has the details"
             ) from failure
-        targets.embeddings = np.stack(vectors)
-        self._encoded += len(targets)
 
-    async def _tokenise(self, texts: Sequence[str]) -> list[Any]:
-        sequences: list[Any] = []
-        for start in range(0, len(texts), _TOKENISE_AT_ONCE):
-            sequences += await asyncio.to_thread(self.tokenise, texts[start : start + _TOKENISE_AT_ONCE])
-        return sequences
-
-    def _submit(self, sequences: Sequence[Any]) -> Future[list[Vectors]]:
+    def submit(self, sequences: Sequence[Any]) -> Future[list[Any]]:
+        """Queue sequences; see `Batcher.submit`."""
         with self._starting:
             if self._batcher is None:  # not in the constructor, because the subclass's is not through then
                 self._batcher = Batcher(
-                    self._run,
+                    self.run_batch,
+                    cost=_tokens,
                     budget=self.batch_tokens,
                     threads=self.threads,
                     padded=self.padded,
@@ -175,14 +226,36 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
                 )
         return self._batcher.submit(sequences)
 
-    def _run(self, batch: list[Any]) -> Sequence[Vectors]:
+    def run_batch(self, batch: list[Any]) -> Sequence[Any]:
         """Compute a batch, sorted by length: neighbours of equal length share an attention call, padding is least."""
-        order = sorted(range(len(batch)), key=lambda index: len(batch[index]))
-        vectors = np.empty((len(batch), self.dimensions), dtype=np.float32)
-        vectors[order] = self.encode_batch([batch[index] for index in order])
-        if not np.isfinite(vectors).all():
-            raise FloatingPointError("the model gave a vector that is not finite")
+        order = sorted(range(len(batch)), key=lambda index: _tokens(batch[index]))
+        computed = np.asarray(self.encode_batch([batch[index] for index in order]), dtype=np.float32)
+        if computed.ndim != 2 or len(computed) != len(batch):
+            raise ValueError(f"encode_batch gave an array of shape {computed.shape} for {len(batch)} texts")
+        check_finite(computed)
+        self.dimensions = computed.shape[1]
+        vectors = np.empty_like(computed)
+        vectors[order] = computed
         return list(vectors)
+
+    def _checked_defaults(self, output: Mapping[str, Any]) -> OutputParameters:
+        try:
+            return self.parameters_model.model_validate({k: v for k, v in output.items() if v is not None})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ConfigurationError(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+            ) from None
+
+
+def check_finite(vectors: Vectors) -> None:
+    """Refuse vectors that hold NaN or an infinity.
+
+    Raises:
+        FloatingPointError: One does.
+    """
+    if not np.isfinite(vectors).all():
+        raise FloatingPointError("the model gave a vector that is not finite")
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, str]:
@@ -209,32 +282,9 @@ def available_cores() -> int:
     return cores
 
 
-def _targets(documents: DocumentBatch, *, keep: bool) -> tuple[DocumentBatch, Callable[[int], str]]:
-    """The documents to encode, chunks in the place of documents that have them, and how to name each in an error."""
-    chosen: list[Any] = []
-    places: list[tuple[int, int | None]] = []
-    for index, (document, chunks) in enumerate(zip(documents, documents.nested("chunks"), strict=True)):
-        for position, target in enumerate(chunks or [document]):
-            node = target.data.get("embedding") if keep else None
-            if node is None or node.WhichOneof("content") is None:
-                chosen.append(target)
-                places.append((index, position if chunks else None))
-
-    def name(target: int) -> str:
-        index, position = places[target]
-        identifier = documents.select([index]).ids[0]
-        document = f"document {index}" + (f" (id {identifier!r})" if identifier else "")
-        return document if position is None else f"{document}, chunk {position}"
-
-    return DocumentBatch(chosen), name
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _checked_texts(targets: DocumentBatch, name: Callable[[int], str]) -> list[str]:
-    texts: list[str] = []
-    for index, text in enumerate(targets.texts):
-        if text is None:
-            raise InvalidInput(f"{name(index)} has no text to encode")
-        if not text or text.isspace():
-            raise InvalidInput(f"{name(index)} has a blank text; leave it out, or give it words")
-        texts.append(text)
-    return texts
+def _tokens(sequence: Any) -> int:
+    return 1 + len(sequence) // _CHARACTERS_PER_TOKEN if isinstance(sequence, str) else len(sequence)

@@ -10,11 +10,12 @@ from typing import Any
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.backend import Backend, choose_device
-from flowdex_executors.encoder.base import Encoder, Vectors, check_options
+from flowdex_executors.encoder.base import check_options
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
 from flowdex_executors.encoder.packed_bert import PackedBert
-from flowdex_executors.encoder.pooling import check_pooling, normalize, pool
-from flowdex_executors.encoder.tokenising import TextTokenizer, TokenSequence
+from flowdex_executors.encoder.pooling import check_pooling
+from flowdex_executors.encoder.token_encoder import TokenEncoder
+from flowdex_executors.encoder.tokenising import TextTokenizer
 from flowdex_executors.encoder.transformers_backend import TransformersBackend
 
 __all__ = ["BertEncoder"]
@@ -22,21 +23,18 @@ __all__ = ["BertEncoder"]
 _BACKENDS = ("auto", "packed", "transformers")
 
 
-class BertEncoder(Encoder):
+class BertEncoder(TokenEncoder):
     """Encodes texts with a transformer encoder.
 
     Args:
         model: None or "default" for all-MiniLM-L6-v2 from its package, a folder, or a hub id.
-        max_length: Longest sequence in tokens, special tokens included; longer texts are cut at the end. None for the
-            model's own limit.
-        pooling: A mode of `flowdex_executors.encoder.pooling`, or several whose results are concatenated. None for the
-            model's own.
-        normalize: Whether to scale vectors to length 1. None for the model's own.
+        max_length: Longest sequence in tokens, special tokens included; None for the model's own limit.
+        pooling: None for the model's own; else see `EncodeParameters`, as for all that a request may choose.
+        normalize: Whether to scale vectors to length 1; None for the model's own.
         backend: "packed" (no padding; BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT), "transformers" (any), or "auto".
         device: "auto" (a GPU if there is one), "cpu" or "cuda:N".
-        batch_tokens: Tokens of a batch.
         threads: Compute threads; None for as many as there are cores, or one on a GPU.
-        **kwargs: Jina's own.
+        **options: What `TokenEncoder` takes: `layers`, `truncation`, `dimensions`, `dtype`, `batch_tokens`, ...
 
     Raises:
         ConfigurationError: The model cannot be found or loaded, or an option does not fit it.
@@ -51,56 +49,23 @@ class BertEncoder(Encoder):
         normalize: bool | None = None,
         backend: str = "auto",
         device: str = "auto",
-        batch_tokens: int = 1024,
         threads: int | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        super().__init__(batch_tokens=batch_tokens, threads=threads, **kwargs)
         files = read_model(model)
-        self.model = files.name
-        self.max_tokens = _max_tokens(files, max_length)
-        self.pooling = check_pooling(pooling or files.pooling)
-        self.normalize = files.normalize if normalize is None else bool(normalize)
-        self.dimensions = files.hidden_size * len(self.pooling)
-        self.device = choose_device(device)
-        if threads is None and self.device != "cpu":
-            self.threads = 1
-        self._tokenizer = TextTokenizer(files, self.max_tokens)
-        self._backend = _load(files, backend, self.device)
-        self.padded = self._backend.padded
-
-    def tokenise(self, texts: Sequence[str]) -> list[TokenSequence]:
-        """Texts to token ids, cut at `max_tokens`."""
-        return self._tokenizer(texts)
-
-    def encode_batch(self, batch: list[TokenSequence]) -> Vectors:
-        """Forward, pool, normalise."""
-        import torch
-
-        with torch.inference_mode():
-            vectors = pool(*self._backend.forward(batch), self.pooling)
-            if self.normalize:
-                vectors = normalize(vectors)
-            array: Vectors = vectors.float().cpu().numpy()
-            return array
-
-    def prepare_thread(self) -> None:
-        """One thread an operation: the parallel work is several batches, and teams of threads would only collide."""
-        import torch
-
-        torch.set_num_threads(1)
-
-    def about(self) -> dict[str, Any]:
-        """What `/status` says about the model."""
-        return {
-            "model": self.model,
-            "dimensions": self.dimensions,
-            "max_tokens": self.max_tokens,
-            "pooling": list(self.pooling),
-            "normalize": self.normalize,
-            "device": self.device,
-            "backend": self._backend.name,
-        }
+        max_tokens = _max_tokens(files, max_length)
+        device = choose_device(device)
+        super().__init__(
+            tokenizer=TextTokenizer(files),
+            backend=_load(files, backend, device),
+            model=files.name,
+            max_tokens=max_tokens,
+            pooling=files.pooling if pooling is None else pooling,
+            normalize=files.normalize if normalize is None else bool(normalize),
+            device=device,
+            threads=1 if threads is None and device != "cpu" else threads,
+            **options,
+        )
 
     @classmethod
     def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:

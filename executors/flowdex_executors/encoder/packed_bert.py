@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import TokenVectors
+from flowdex_executors.encoder.backend import TokenVectors, resolve_layers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,11 +124,17 @@ class PackedBert:
         weights = _Weights(files.path / WEIGHTS, names.prefix, device)
         self._words = weights["embeddings.word_embeddings.weight"]
         self._positions = weights["embeddings.position_embeddings.weight"]
+        self._second_type: Tensor | None = None
         if names is not _DISTILBERT:  # a text by itself is of type 0 throughout, so its vector can be added once, here
-            self._positions = self._positions + weights["embeddings.token_type_embeddings.weight"][0]
+            types = weights["embeddings.token_type_embeddings.weight"]
+            self._positions = self._positions + types[0]
+            if len(types) > 1:
+                self._second_type = types[1] - types[0]
         self._embedding_norm = weights.linear("embeddings.LayerNorm")
         layers = int(config.get("num_hidden_layers") or config["n_layers"])
         self._layers = [_read_layer(weights, names, number) for number in range(layers)]
+        self.dimensions = (files.hidden_size,) * (layers + 1)
+        self.attention_shape = (layers, self._heads)
 
     @staticmethod
     def supports(files: ModelFiles) -> bool:
@@ -143,39 +149,80 @@ class PackedBert:
             and "quantization_config" not in config
         )
 
-    def forward(self, sequences: Sequence[TokenSequence]) -> TokenVectors:
-        """Compute the last layer's vectors of all tokens; see `Backend.forward`."""
+    def forward(
+        self, sequences: Sequence[TokenSequence], layers: Sequence[int] = (-1,), *, attention: bool = False
+    ) -> TokenVectors:
+        """Compute the vectors of all tokens; see `Backend.forward`. Layers above the highest asked one cost nothing."""
         import torch
         from torch.nn import functional
 
+        wanted = resolve_layers(layers, len(self.dimensions))
+        depth = len(self._layers) if attention else max(wanted)
         with torch.inference_mode():
             lengths = [len(sequence) for sequence in sequences]
-            ids = torch.tensor([token for sequence in sequences for token in sequence.ids], device=self._device)
-            first = self._first_position
-            positions = torch.cat([torch.arange(first, first + n, device=self._device) for n in lengths])
-            hidden = functional.embedding(ids, self._words) + functional.embedding(positions, self._positions)
-            hidden = self._norm(hidden, self._embedding_norm)
+            hidden = self._embed(sequences, lengths)
             groups = _groups(lengths)
-            for layer in self._layers:
-                attended = functional.linear(self._attend(hidden, layer.qkv, groups), *layer.attention_output)
+            outputs = {0: hidden}
+            weights: list[list[Tensor]] | None = [] if attention else None
+            for number, layer in enumerate(self._layers[:depth], start=1):
+                attended = functional.linear(self._attend(hidden, layer.qkv, groups, weights), *layer.attention_output)
                 hidden = self._norm(hidden + attended, layer.attention_norm)
                 inner = self._activate(functional.linear(hidden, *layer.inner))
                 hidden = self._norm(hidden + functional.linear(inner, *layer.output), layer.output_norm)
-            return TokenVectors(hidden, torch.tensor(lengths, device=self._device))
+                if number in wanted:
+                    outputs[number] = hidden
+            return TokenVectors(
+                tuple(outputs[number] for number in wanted),
+                torch.tensor(lengths, device=self._device),
+                None if weights is None else _by_sequence(weights),
+            )
 
-    def _attend(self, hidden: Tensor, qkv: _Linear, groups: list[tuple[int, int, int]]) -> Tensor:
-        """Self-attention of each sequence on itself: (T, dim) -> (T, dim)."""
+    def _embed(self, sequences: Sequence[TokenSequence], lengths: Sequence[int]) -> Tensor:
+        """The input embeddings: (T, dim)."""
+        import torch
+        from torch.nn import functional
+
+        ids = torch.tensor([token for sequence in sequences for token in sequence.ids], device=self._device)
+        first = self._first_position
+        positions = torch.cat([torch.arange(first, first + n, device=self._device) for n in lengths])
+        hidden = functional.embedding(ids, self._words) + functional.embedding(positions, self._positions)
+        if self._second_type is not None and any(sequence.type_ids for sequence in sequences):
+            types = [kind for sequence in sequences for kind in sequence.type_ids or [0] * len(sequence)]
+            hidden = hidden + torch.tensor(types, device=self._device).unsqueeze(1) * self._second_type
+        return self._norm(hidden, self._embedding_norm)
+
+    def _attend(
+        self, hidden: Tensor, qkv: _Linear, groups: list[tuple[int, int, int]], weights: list[list[Tensor]] | None
+    ) -> Tensor:
+        """Self-attention of each sequence on itself: (T, dim) -> (T, dim).
+
+        Args:
+            hidden: The layer's input.
+            qkv: The three projections.
+            groups: Runs of sequences of equal length.
+            weights: Where to append the layer's attention, one (heads, n, n) for each sequence; None for nowhere.
+        """
+        import torch
         from torch.nn import functional
 
         projected = functional.linear(hidden, *qkv).view(len(hidden), 3, self._heads, -1)
         context = hidden.new_empty(len(hidden), self._heads, projected.shape[-1])
+        kept: list[Tensor] = []
         for start, count, length in groups:
             rows = slice(start, start + count * length)
             # (count * length, 3, heads, size) -> three of (count, heads, length, size)
             split = projected[rows].view(count, length, 3, self._heads, -1)
             query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
-            attended = functional.scaled_dot_product_attention(query, key, value)
+            if weights is None:
+                attended = functional.scaled_dot_product_attention(query, key, value)
+            else:  # the same by hand, because the fused operation keeps the weights to itself
+                scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+                shares = torch.softmax(scores, dim=-1)
+                kept.extend(shares)
+                attended = shares @ value
             context[rows].view(count, length, self._heads, -1).copy_(attended.transpose(1, 2))
+        if weights is not None:
+            weights.append(kept)
         return context.flatten(1)
 
     def _norm(self, values: Tensor, norm: _Linear) -> Tensor:
@@ -256,6 +303,13 @@ def _groups(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
         groups.append((start, count, length))
         start += count * length
     return groups
+
+
+def _by_sequence(weights: list[list[Tensor]]) -> tuple[Tensor, ...]:
+    """Attention of each layer and sequence, (heads, n, n), to that of each sequence, (layers, heads, n, n)."""
+    import torch
+
+    return tuple(torch.stack(layers) for layers in zip(*weights, strict=True))
 
 
 def _activation_name(config: Mapping[str, Any]) -> str:

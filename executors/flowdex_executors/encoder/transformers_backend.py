@@ -5,11 +5,13 @@ ids of n sequences -> padded to the longest (n, L) with a mask -> AutoModel -> (
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import TokenVectors
+from flowdex_executors.encoder.backend import TokenVectors, resolve_layers
 
 if TYPE_CHECKING:
     from flowdex_executors.encoder.model_files import ModelFiles
@@ -47,17 +49,58 @@ class TransformersBackend:
         self._model = model.to(device).eval()
         self._device = device
         self._padding = int(files.config.get("pad_token_id") or 0)
+        self._has_types = int(files.config.get("type_vocab_size") or 0) > 1
+        layers = int(model.config.num_hidden_layers)
+        self.dimensions = (files.hidden_size,) * (layers + 1)
+        self.attention_shape = (layers, int(model.config.num_attention_heads))
 
-    def forward(self, sequences: Sequence[TokenSequence]) -> TokenVectors:
-        """Compute the last layer's vectors of all tokens; see `Backend.forward`."""
+    def forward(
+        self, sequences: Sequence[TokenSequence], layers: Sequence[int] = (-1,), *, attention: bool = False
+    ) -> TokenVectors:
+        """Compute the vectors of all tokens; see `Backend.forward`."""
         import torch
 
+        wanted = resolve_layers(layers, len(self.dimensions))
+        top = len(self.dimensions) - 1
         with torch.inference_mode():
-            lengths = torch.tensor([len(sequence) for sequence in sequences])
-            longest = int(lengths.max())
-            padded = [sequence.ids + [self._padding] * (longest - len(sequence)) for sequence in sequences]
-            ids = torch.tensor(padded, device=self._device)
-            lengths = lengths.to(self._device)
+            sizes = [len(sequence) for sequence in sequences]
+            longest = max(sizes)
+            lengths = torch.tensor(sizes, device=self._device)
             mask = torch.arange(longest, device=self._device) < lengths.unsqueeze(1)
-            hidden = self._model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-            return TokenVectors(hidden[mask], lengths)
+            inputs: dict[str, Any] = {
+                "input_ids": self._padded([sequence.ids for sequence in sequences], longest, self._padding),
+                "attention_mask": mask.long(),
+                "output_hidden_states": set(wanted) != {top},
+            }
+            if self._has_types and any(sequence.type_ids for sequence in sequences):
+                types = [sequence.type_ids or [0] * len(sequence) for sequence in sequences]
+                inputs["token_type_ids"] = self._padded(types, longest, 0)
+            model = self._eager_model if attention else self._model
+            output = model(**inputs, output_attentions=attention)
+            return TokenVectors(
+                # The last of the hidden states is not the output where a model has a norm at its end.
+                tuple(
+                    (output.last_hidden_state if layer == top else output.hidden_states[layer])[mask]
+                    for layer in wanted
+                ),
+                lengths,
+                tuple(
+                    torch.stack([layer[row, :, :size, :size] for layer in output.attentions])
+                    for row, size in enumerate(sizes)
+                )
+                if attention
+                else None,
+            )
+
+    @cached_property
+    def _eager_model(self) -> Any:
+        """The same weights in a model that computes attention step by step, because the fused one does not tell it."""
+        shared = {id(tensor): tensor for tensor in (*self._model.parameters(), *self._model.buffers())}
+        model = copy.deepcopy(self._model, shared)
+        model.set_attn_implementation("eager")
+        return model
+
+    def _padded(self, rows: Sequence[list[int]], longest: int, padding: int) -> Any:
+        import torch
+
+        return torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=self._device)

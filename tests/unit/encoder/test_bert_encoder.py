@@ -133,14 +133,14 @@ async def test_blank_texts_are_named_before_anything_runs(encoder: BertEncoder, 
 
 async def test_a_text_the_model_fails_on_is_named_and_fails_alone(folder: Path) -> None:
     encoder = BertEncoder(str(folder), threads=1)
-    forward = encoder._backend.forward
+    forward = encoder.backend.forward
 
-    def poisoned(sequences: Any) -> Any:
+    def poisoned(sequences: Any, *args: Any, **kwargs: Any) -> Any:
         if any(len(sequence) == 6 for sequence in sequences):
             raise RuntimeError("secret internals")
-        return forward(sequences)
+        return forward(sequences, *args, **kwargs)
 
-    encoder._backend.forward = poisoned  # type: ignore[method-assign]
+    encoder.backend.forward = poisoned  # type: ignore[method-assign]
     good, bad = await asyncio.gather(
         encoder.encode(docs=columns(["hello"])),
         encoder.encode(docs=columns(["world", "a b c d"])),
@@ -155,7 +155,13 @@ async def test_a_text_the_model_fails_on_is_named_and_fails_alone(folder: Path) 
 
 async def test_vectors_that_are_not_finite_are_an_error(folder: Path) -> None:
     encoder = BertEncoder(str(folder), threads=1)
-    encoder.encode_batch = lambda batch: np.full((len(batch), 32), np.nan, dtype=np.float32)  # type: ignore[method-assign]
+    forward = encoder.backend.forward
+
+    def poisoned(*args: Any, **kwargs: Any) -> Any:
+        computed = forward(*args, **kwargs)
+        return computed._replace(layers=tuple(layer * float("nan") for layer in computed.layers))
+
+    encoder.backend.forward = poisoned  # type: ignore[method-assign]
     with pytest.raises(ExecutorError, match="FloatingPointError"):
         await encoder.encode(docs=columns(["hello"]))
     encoder.close()

@@ -51,7 +51,7 @@ def test_equals_transformers(make_model: Any, family: str, changes: dict[str, An
     sequences = some_sequences()
     expected = one_by_one(folder, sequences)
     for backend in (PackedBert(files), TransformersBackend(files)):
-        values, lengths = backend.forward(sequences)
+        (values,), lengths, _ = backend.forward(sequences)
         assert lengths.tolist() == [len(sequence) for sequence in sequences]
         assert values.dtype == torch.float32
         torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
@@ -62,7 +62,7 @@ def test_a_family_it_does_not_know_goes_through_transformers(make_model: Any) ->
     files = read_model(folder)
     assert not PackedBert.supports(files)
     sequences = some_sequences()
-    values, _ = TransformersBackend(files).forward(sequences)
+    (values,), _, _ = TransformersBackend(files).forward(sequences)
     torch.testing.assert_close(values, one_by_one(folder, sequences), rtol=1e-4, atol=1e-5)
 
 
@@ -77,13 +77,13 @@ def test_what_it_would_compute_wrongly_is_not_supported(make_model: Any, changes
 def test_names_of_other_times_and_classes(make_model: Any) -> None:
     """`BertForMaskedLM` writes a prefix, and the first files named the norms' weights gamma and beta."""
     folder = make_model("bert")
-    expected, _ = PackedBert(read_model(folder)).forward(some_sequences())
+    (expected,), _, _ = PackedBert(read_model(folder)).forward(some_sequences())
     renamed = {
         f"bert.{name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta')}": value
         for name, value in load_file(folder / "model.safetensors").items()
     }
     save_file(renamed, folder / "model.safetensors")
-    values, _ = PackedBert(read_model(folder)).forward(some_sequences())
+    (values,), _, _ = PackedBert(read_model(folder)).forward(some_sequences())
     assert torch.equal(values, expected)
 
 
@@ -91,7 +91,7 @@ def test_half_precision_files_are_computed_in_single(make_model: Any) -> None:
     folder = make_model("bert")
     halves = {name: value.half() for name, value in load_file(folder / "model.safetensors").items()}
     save_file(halves, folder / "model.safetensors")
-    values, _ = PackedBert(read_model(folder)).forward(some_sequences())
+    (values,), _, _ = PackedBert(read_model(folder)).forward(some_sequences())
     assert values.dtype == torch.float32
     torch.testing.assert_close(values, one_by_one(folder, some_sequences()), rtol=1e-4, atol=1e-5)
 

@@ -12,15 +12,16 @@ from hypothesis import strategies as st
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.model_files import read_model
-from flowdex_executors.encoder.tokenising import TextTokenizer, load_tokenizer
+from flowdex_executors.encoder.tokenising import TextTokenizer, TokeniseOptions, load_tokenizer
 
 LIMIT = 16
+OPTIONS = TokeniseOptions(LIMIT)
 PIECES = ["word", "Größe ", " ", "\n", "東京", "x" * 300, " " * 5000, "a,b.c ", "naïve ", "\u200b", "end. "]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> TextTokenizer:
-    return TextTokenizer(read_model(None), LIMIT)
+    return TextTokenizer(read_model(None))
 
 
 @pytest.fixture(scope="module")
@@ -33,29 +34,29 @@ def whole() -> object:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(st.sampled_from(PIECES), max_size=400).map("".join), min_size=1, max_size=4))
 def test_a_prefix_gives_the_tokens_of_the_whole_text(tokenizer: TextTokenizer, whole, texts: list[str]) -> None:  # type: ignore[no-untyped-def]
-    for text, sequence in zip(texts, tokenizer(texts), strict=True):
+    for text, sequence in zip(texts, tokenizer.tokenise(texts, OPTIONS), strict=True):
         expected = whole.encode(text)
         assert sequence.ids == expected.ids
-        assert sequence.dropped == bool(expected.overflowing)
+        assert bool(sequence.dropped) == bool(expected.overflowing)
 
 
 @pytest.mark.parametrize("piece", ["word and word ", "word,", "東京都は", "the end.\n\n"])
 def test_five_megabytes_cost_no_more_than_a_prefix(tokenizer: TextTokenizer, piece: str) -> None:
     text = piece * (5_000_000 // len(piece.encode()))
     start = time.thread_time()
-    (sequence,) = tokenizer([text])
+    (sequence,) = tokenizer.tokenise([text], OPTIONS)
     assert sequence.dropped and len(sequence) == LIMIT
     assert time.thread_time() - start < 1
 
 
 def test_one_endless_word_is_one_unknown_word(tokenizer: TextTokenizer) -> None:
-    (sequence,) = tokenizer(["é" * 200_000])
-    assert (len(sequence), sequence.dropped) == (3, False)
+    (sequence,) = tokenizer.tokenise(["é" * 200_000], OPTIONS)
+    assert (len(sequence), sequence.dropped) == (3, 0)
 
 
 def test_what_a_published_file_says_about_padding_and_truncation_is_ignored(make_model) -> None:  # type: ignore[no-untyped-def]
     files = read_model(make_model("bert"))
-    short, long = TextTokenizer(files, 32)(["hello", "hello world the flow of search " * 9])
+    short, long = TextTokenizer(files).tokenise(["hello", "hello world the flow of search " * 9], TokeniseOptions(32))
     assert len(short) == 3
     assert len(long) == 32
     assert long.dropped and not short.dropped

@@ -1,0 +1,83 @@
+"""What of a request is encoded: documents, or their chunks.
+
+document                ->  the document
+document with chunks    ->  its chunks, in its place
+one with an embedding   ->  as it is, where the caller's own vectors are kept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowdex.documents import DocumentBatch
+from flowdex.errors import InvalidInput
+
+__all__ = ["Targets", "find_targets"]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The documents to encode.
+
+    Attributes:
+        batch: They themselves, a view.
+        documents: The request's documents, a view.
+        places: For each target, the index of its document, and its position in the document's chunks or None.
+    """
+
+    batch: DocumentBatch
+    documents: DocumentBatch
+    places: Sequence[tuple[int, int | None]]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def name(self, target: int) -> str:
+        """How an error calls a target."""
+        index, position = self.places[target]
+        identifier = self.documents.select([index]).ids[0]
+        document = f"document {index}" + (f" (id {identifier!r})" if identifier else "")
+        return document if position is None else f"{document}, chunk {position}"
+
+    def owners(self) -> DocumentBatch:
+        """The documents that are targets or have some."""
+        return self.documents.select(dict.fromkeys(index for index, _ in self.places))
+
+    def texts(self) -> list[str]:
+        """The text of each target.
+
+        Raises:
+            InvalidInput: One is absent or blank.
+        """
+        return [self.checked(index, text) for index, text in enumerate(self.batch.texts)]
+
+    def checked(self, target: int, text: str | None) -> str:
+        """A text of a target, if it is one that can be encoded.
+
+        Raises:
+            InvalidInput: It is absent or blank.
+        """
+        if text is None:
+            raise InvalidInput(f"{self.name(target)} has no text to encode")
+        if not text or text.isspace():
+            raise InvalidInput(f"{self.name(target)} has a blank text; leave it out, or give it words")
+        return text
+
+
+def find_targets(documents: DocumentBatch, *, keep: bool) -> Targets:
+    """Find what to encode.
+
+    Args:
+        documents: The request's documents.
+        keep: Whether what has an embedding keeps it, and is left out.
+    """
+    chosen = []
+    places: list[tuple[int, int | None]] = []
+    for index, (document, chunks) in enumerate(zip(documents, documents.nested("chunks"), strict=True)):
+        for position, target in enumerate(chunks or [document]):
+            node = target.data.get("embedding") if keep else None
+            if node is None or node.WhichOneof("content") is None:
+                chosen.append(target)
+                places.append((index, position if chunks else None))
+    return Targets(DocumentBatch(chosen), documents, places)
