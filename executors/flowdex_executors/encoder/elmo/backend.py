@@ -43,6 +43,9 @@ class ElmoBackend:
         device: A torch device.
         cached_words: How many words' vectors to remember (4 P bytes each).
 
+    Attributes:
+        mix: The scalar mix.
+
     Raises:
         ConfigurationError: A file cannot be read or does not fit the other.
     """
@@ -62,7 +65,7 @@ class ElmoBackend:
         cached_words: int = 20_000,
     ) -> None:
         found = read_options(options)
-        self._mix = ScalarMix(found.layers + 1, mix_weights, gamma)
+        self.mix = ScalarMix(found.layers + 1, mix_weights, gamma)
         arrays = read_weights(weights, found)
         self._tokens = CharacterCnn(found, arrays, device, cached_words)
         self._lstm = BidirectionalLstm(found, arrays, device)
@@ -93,7 +96,7 @@ class ElmoBackend:
             outputs = self._run(tokens, lengths) if self._stateful or any(wanted) else []
             found = [values[inner] for values in (tokens.repeat(1, 2), *outputs)]
             if self._top in wanted:
-                found.append(self._mix(found))
+                found.append(self.mix(found))
             counts = torch.tensor([len(sequence) for sequence in sequences], device=self._device)
             return TokenVectors(tuple(found[layer] for layer in wanted), counts)
 

@@ -133,6 +133,7 @@ def read_options(path: Path) -> ElmoOptions:
     if activation not in _ACTIVATIONS:
         raise values.error("char_cnn.activation", f"must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
     embedding = values.required("char_cnn", "embedding")
+    dimensions = embedding.get("dim") if isinstance(embedding, Mapping) else None
     return ElmoOptions(
         layers=values.count("lstm", "n_layers"),
         projection=values.count("lstm", "projection_dim"),
@@ -140,9 +141,7 @@ def read_options(path: Path) -> ElmoOptions:
         cell_clip=values.limit("lstm", "cell_clip"),
         projection_clip=values.limit("lstm", "proj_clip"),
         residual=bool(values.optional("lstm", "use_skip_connections", False)),
-        character_dimensions=values.whole("char_cnn.embedding.dim", embedding.get("dim"))
-        if isinstance(embedding, Mapping)
-        else values.whole("char_cnn.embedding.dim", None),
+        character_dimensions=values.whole("char_cnn.embedding.dim", dimensions),
         characters_per_word=values.count("char_cnn", "max_characters_per_token", least=_LEAST_WIDTH),
         filters=values.filters(),
         highways=values.whole("char_cnn.n_highway", values.optional("char_cnn", "n_highway", 0) or 0, least=0),
