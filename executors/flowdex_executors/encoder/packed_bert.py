@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flowdex_executors.encoder.model_files import ModelFiles
     from flowdex_executors.encoder.tokenising import TokenSequence
 
-__all__ = ["PackedBert"]
+__all__ = ["BertWeights", "Layer", "Linear", "PackedBert", "read_bert"]
 
 WEIGHTS = "model.safetensors"
 
@@ -84,18 +84,48 @@ _FAMILIES = {
 }
 
 
-class _Linear(NamedTuple):
+class Linear(NamedTuple):
+    """x W^T + b; or the scale and the shift of a layer norm."""
+
     weight: Tensor
     bias: Tensor
 
 
-class _Layer(NamedTuple):
-    qkv: _Linear
-    attention_output: _Linear
-    attention_norm: _Linear
-    inner: _Linear
-    output: _Linear
-    output_norm: _Linear
+class Layer(NamedTuple):
+    """One layer; its norms come after the additions."""
+
+    qkv: Linear
+    attention_output: Linear
+    attention_norm: Linear
+    inner: Linear
+    output: Linear
+    output_norm: Linear
+
+
+class BertWeights(NamedTuple):
+    """A model of the family, whatever it calls its weights.
+
+    Attributes:
+        words: Embeddings of the vocabulary, (vocabulary, dim).
+        positions: Embeddings of the positions, the first token type's added, (positions, dim).
+        second_type: What a token of the second text of a pair has more than one of the first, (dim,), if anything.
+        embedding_norm: The layer norm of the embeddings.
+        layers: The layers, bottom first.
+        heads: Attention heads of a layer.
+        epsilon: What layer norms add to the variance.
+        activation: "none" for the exact GELU, "tanh" for its approximation, "relu".
+        first_position: The position of the first token.
+    """
+
+    words: Tensor
+    positions: Tensor
+    second_type: Tensor | None
+    embedding_norm: Linear
+    layers: list[Layer]
+    heads: int
+    epsilon: float
+    activation: str
+    first_position: int
 
 
 class PackedBert:
@@ -113,28 +143,10 @@ class PackedBert:
     padded = False
 
     def __init__(self, files: ModelFiles, device: str = "cpu") -> None:
-        config = files.config
-        names = _FAMILIES[files.model_type]
         self._device = device
-        self._heads = int(config.get("num_attention_heads") or config["n_heads"])
-        self._epsilon = float(config.get("layer_norm_eps", 1e-12))
-        self._activation = _ACTIVATIONS[_activation_name(config)]
-        # RoBERTa counts positions from the padding id on.
-        self._first_position = int(config.get("pad_token_id", 1)) + 1 if names is _ROBERTA else 0
-        weights = _Weights(files.path / WEIGHTS, names.prefix, device)
-        self._words = weights["embeddings.word_embeddings.weight"]
-        self._positions = weights["embeddings.position_embeddings.weight"]
-        self._second_type: Tensor | None = None
-        if names is not _DISTILBERT:  # a text by itself is of type 0 throughout, so its vector can be added once, here
-            types = weights["embeddings.token_type_embeddings.weight"]
-            self._positions = self._positions + types[0]
-            if len(types) > 1:
-                self._second_type = types[1] - types[0]
-        self._embedding_norm = weights.linear("embeddings.LayerNorm")
-        layers = int(config.get("num_hidden_layers") or config["n_layers"])
-        self._layers = [_read_layer(weights, names, number) for number in range(layers)]
-        self.dimensions = (files.hidden_size,) * (layers + 1)
-        self.attention_shape = (layers, self._heads)
+        self.weights = read_bert(files, device)
+        self.dimensions = (files.hidden_size,) * (len(self.weights.layers) + 1)
+        self.attention_shape = (len(self.weights.layers), self.weights.heads)
 
     @staticmethod
     def supports(files: ModelFiles) -> bool:
@@ -157,14 +169,14 @@ class PackedBert:
         from torch.nn import functional
 
         wanted = resolve_layers(layers, len(self.dimensions))
-        depth = len(self._layers) if attention else max(wanted)
+        depth = len(self.weights.layers) if attention else max(wanted)
         with torch.inference_mode():
             lengths = [len(sequence) for sequence in sequences]
             hidden = self._embed(sequences, lengths)
             groups = _groups(lengths)
             outputs = {0: hidden}
             weights: list[list[Tensor]] | None = [] if attention else None
-            for number, layer in enumerate(self._layers[:depth], start=1):
+            for number, layer in enumerate(self.weights.layers[:depth], start=1):
                 attended = functional.linear(self._attend(hidden, layer.qkv, groups, weights), *layer.attention_output)
                 hidden = self._norm(hidden + attended, layer.attention_norm)
                 inner = self._activate(functional.linear(hidden, *layer.inner))
@@ -183,16 +195,16 @@ class PackedBert:
         from torch.nn import functional
 
         ids = torch.tensor([token for sequence in sequences for token in sequence.ids], device=self._device)
-        first = self._first_position
+        first = self.weights.first_position
         positions = torch.cat([torch.arange(first, first + n, device=self._device) for n in lengths])
-        hidden = functional.embedding(ids, self._words) + functional.embedding(positions, self._positions)
-        if self._second_type is not None and any(sequence.type_ids for sequence in sequences):
+        hidden = functional.embedding(ids, self.weights.words) + functional.embedding(positions, self.weights.positions)
+        if self.weights.second_type is not None and any(sequence.type_ids for sequence in sequences):
             types = [kind for sequence in sequences for kind in sequence.type_ids or [0] * len(sequence)]
-            hidden = hidden + torch.tensor(types, device=self._device).unsqueeze(1) * self._second_type
-        return self._norm(hidden, self._embedding_norm)
+            hidden = hidden + torch.tensor(types, device=self._device).unsqueeze(1) * self.weights.second_type
+        return self._norm(hidden, self.weights.embedding_norm)
 
     def _attend(
-        self, hidden: Tensor, qkv: _Linear, groups: list[tuple[int, int, int]], weights: list[list[Tensor]] | None
+        self, hidden: Tensor, qkv: Linear, groups: list[tuple[int, int, int]], weights: list[list[Tensor]] | None
     ) -> Tensor:
         """Self-attention of each sequence on itself: (T, dim) -> (T, dim).
 
@@ -205,13 +217,13 @@ class PackedBert:
         import torch
         from torch.nn import functional
 
-        projected = functional.linear(hidden, *qkv).view(len(hidden), 3, self._heads, -1)
-        context = hidden.new_empty(len(hidden), self._heads, projected.shape[-1])
+        projected = functional.linear(hidden, *qkv).view(len(hidden), 3, self.weights.heads, -1)
+        context = hidden.new_empty(len(hidden), self.weights.heads, projected.shape[-1])
         kept: list[Tensor] = []
         for start, count, length in groups:
             rows = slice(start, start + count * length)
             # (count * length, 3, heads, size) -> three of (count, heads, length, size)
-            split = projected[rows].view(count, length, 3, self._heads, -1)
+            split = projected[rows].view(count, length, 3, self.weights.heads, -1)
             query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
             if weights is None:
                 attended = functional.scaled_dot_product_attention(query, key, value)
@@ -220,22 +232,53 @@ class PackedBert:
                 shares = torch.softmax(scores, dim=-1)
                 kept.extend(shares)
                 attended = shares @ value
-            context[rows].view(count, length, self._heads, -1).copy_(attended.transpose(1, 2))
+            context[rows].view(count, length, self.weights.heads, -1).copy_(attended.transpose(1, 2))
         if weights is not None:
             weights.append(kept)
         return context.flatten(1)
 
-    def _norm(self, values: Tensor, norm: _Linear) -> Tensor:
+    def _norm(self, values: Tensor, norm: Linear) -> Tensor:
         from torch.nn import functional
 
-        return functional.layer_norm(values, (values.shape[-1],), norm.weight, norm.bias, self._epsilon)
+        return functional.layer_norm(values, (values.shape[-1],), norm.weight, norm.bias, self.weights.epsilon)
 
     def _activate(self, values: Tensor) -> Tensor:
         from torch.nn import functional
 
-        if self._activation == "relu":
+        if self.weights.activation == "relu":
             return functional.relu(values)
-        return functional.gelu(values, approximate=self._activation)
+        return functional.gelu(values, approximate=self.weights.activation)
+
+
+def read_bert(files: ModelFiles, device: str = "cpu") -> BertWeights:
+    """Read the weights of a model for which `PackedBert.supports` holds, as float32.
+
+    Raises:
+        ConfigurationError: A weight that the configuration promises is not in the file.
+    """
+    config = files.config
+    names = _FAMILIES[files.model_type]
+    weights = _Weights(files.path / WEIGHTS, names.prefix, device)
+    positions = weights["embeddings.position_embeddings.weight"]
+    second_type: Tensor | None = None
+    if names is not _DISTILBERT:  # a text by itself is of type 0 throughout, so its vector can be added once, here
+        types = weights["embeddings.token_type_embeddings.weight"]
+        positions = positions + types[0]
+        if len(types) > 1:
+            second_type = types[1] - types[0]
+    count = int(config.get("num_hidden_layers") or config["n_layers"])
+    return BertWeights(
+        words=weights["embeddings.word_embeddings.weight"],
+        positions=positions,
+        second_type=second_type,
+        embedding_norm=weights.linear("embeddings.LayerNorm"),
+        layers=[_read_layer(weights, names, number) for number in range(count)],
+        heads=int(config.get("num_attention_heads") or config["n_heads"]),
+        epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        activation=_ACTIVATIONS[_activation_name(config)],
+        # RoBERTa counts positions from the padding id on.
+        first_position=int(config.get("pad_token_id", 1)) + 1 if names is _ROBERTA else 0,
+    )
 
 
 class _Weights(Mapping[str, "Tensor"]):
@@ -267,8 +310,8 @@ class _Weights(Mapping[str, "Tensor"]):
     def __len__(self) -> int:
         return len(self._tensors)
 
-    def linear(self, name: str) -> _Linear:
-        return _Linear(self[f"{name}.weight"], self[f"{name}.bias"])
+    def linear(self, name: str) -> Linear:
+        return Linear(self[f"{name}.weight"], self[f"{name}.bias"])
 
 
 def _older_names(name: str) -> list[str]:
@@ -278,14 +321,14 @@ def _older_names(name: str) -> list[str]:
     return [name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")]
 
 
-def _read_layer(weights: _Weights, names: _Names, number: int) -> _Layer:
+def _read_layer(weights: _Weights, names: _Names, number: int) -> Layer:
     import torch
 
     prefix = names.layer.format(number)
     projections = [weights.linear(prefix + part) for part in (names.query, names.key, names.value)]
-    return _Layer(
+    return Layer(
         # One product instead of three.
-        qkv=_Linear(torch.cat([part.weight for part in projections]), torch.cat([part.bias for part in projections])),
+        qkv=Linear(torch.cat([part.weight for part in projections]), torch.cat([part.bias for part in projections])),
         attention_output=weights.linear(prefix + names.attention_output),
         attention_norm=weights.linear(prefix + names.attention_norm),
         inner=weights.linear(prefix + names.inner),
