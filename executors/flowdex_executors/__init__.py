@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowdex_executors.encoder import BertEncoder
     from flowdex_executors.encoder.elmo.executor import ElmoEncoder
+    from flowdex_executors.encoder.word_vectors.executor import WordVectorEncoder
     from flowdex_executors.indexer import QdrantIndexer
     from flowdex_executors.ranker import Ranker
     from flowdex_executors.schema import DocumentColumns
     from flowdex_executors.segmenter import Segmenter
 
-__all__ = ["BertEncoder", "DocumentColumns", "ElmoEncoder", "QdrantIndexer", "Ranker", "Segmenter"]
+__all__ = ["BertEncoder", "DocumentColumns", "ElmoEncoder", "QdrantIndexer", "Ranker", "Segmenter", "WordVectorEncoder"]
 
 _MODULES = {
     "BertEncoder": "flowdex_executors.encoder",
@@ -29,6 +30,7 @@ _MODULES = {
     "QdrantIndexer": "flowdex_executors.indexer",
     "Ranker": "flowdex_executors.ranker",
     "Segmenter": "flowdex_executors.segmenter",
+    "WordVectorEncoder": "flowdex_executors.encoder.word_vectors.executor",
 }
 
 

@@ -82,6 +82,7 @@ class TokenEncoder(Encoder):
     """
 
     parameters_model: ClassVar[type[OutputParameters]] = EncodeParameters
+    no_tokens: ClassVar[str] = "has a text in which the tokenizer finds no token"
     defaults: EncodeParameters
     dimensions: int
 
@@ -241,7 +242,7 @@ class TokenEncoder(Encoder):
         sequences = await self.in_parts(partial(self.tokenizer.tokenise, options=tokenise), texts)
         for index, sequence in enumerate(sequences):
             if not len(sequence):
-                raise InvalidInput(f"{targets.name(index)} has a text in which the tokenizer finds no token")
+                raise InvalidInput(f"{targets.name(index)} {self.no_tokens}")
             if sequence.dropped and options.truncation == "error":
                 raise InvalidInput(
                     f"{targets.name(index)} has more than {tokenise.max_tokens} tokens; shorten it, or choose the "
