@@ -1,4 +1,4 @@
-"""Words to vectors that do not depend on their neighbours: ELMo's character CNN (Kim et al., 2016; Peters et al., 2018).
+"""Words to vectors that know no context: ELMo's character CNN (Kim et al., 2016; Peters et al., 2018).
 
     ids (N, 50) -> embed (N, E, 50) -> for each width: convolve, max over positions, activation -> concatenate (N, F)
       -> highway layers, x = g * relu(x W + b) + (1 - g) * x, with g = sigmoid(x W' + b') -> project (N, P)

@@ -245,8 +245,8 @@ class _Arrays:
             )
         if found.shape != shape or found.dtype.kind != "f":
             raise ConfigurationError(
-                f"weights: {key!r} should hold floats of shape {shape} by the options, but holds {found.dtype} of shape "
-                f"{found.shape} ({self._path}); options and weights must be of one model"
+                f"weights: {key!r} should hold floats of shape {shape} by the options, but holds {found.dtype} of "
+                f"shape {found.shape} ({self._path}); options and weights must be of one model"
             )
         try:
             array: Array = np.asarray(found[...], dtype=np.float32)
