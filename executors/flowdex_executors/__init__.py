@@ -15,21 +15,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowdex_executors.encoder import BertEncoder
     from flowdex_executors.encoder.elmo.executor import ElmoEncoder
+    from flowdex_executors.encoder.gpt import GptEncoder
+    from flowdex_executors.encoder.ulmfit.executor import UlmfitEncoder
     from flowdex_executors.encoder.word_vectors.executor import WordVectorEncoder
     from flowdex_executors.indexer import QdrantIndexer
     from flowdex_executors.ranker import Ranker
     from flowdex_executors.schema import DocumentColumns
     from flowdex_executors.segmenter import Segmenter
 
-__all__ = ["BertEncoder", "DocumentColumns", "ElmoEncoder", "QdrantIndexer", "Ranker", "Segmenter", "WordVectorEncoder"]
+__all__ = [
+    "BertEncoder",
+    "DocumentColumns",
+    "ElmoEncoder",
+    "GptEncoder",
+    "QdrantIndexer",
+    "Ranker",
+    "Segmenter",
+    "UlmfitEncoder",
+    "WordVectorEncoder",
+]
 
 _MODULES = {
     "BertEncoder": "flowdex_executors.encoder",
     "DocumentColumns": "flowdex_executors.schema",
     "ElmoEncoder": "flowdex_executors.encoder.elmo.executor",
+    "GptEncoder": "flowdex_executors.encoder.gpt",
     "QdrantIndexer": "flowdex_executors.indexer",
     "Ranker": "flowdex_executors.ranker",
     "Segmenter": "flowdex_executors.segmenter",
+    "UlmfitEncoder": "flowdex_executors.encoder.ulmfit.executor",
     "WordVectorEncoder": "flowdex_executors.encoder.word_vectors.executor",
 }
 

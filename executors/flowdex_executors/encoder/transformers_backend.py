@@ -46,6 +46,7 @@ class TransformersBackend:
             raise ConfigurationError(
                 f"transformers cannot load model {files.name!r} ({files.path}): {error}"
             ) from error
+        model.config.use_cache = False  # decoders would keep keys and values for a next token that never comes
         self._model = model.to(device).eval()
         self._device = device
         self._padding = int(files.config.get("pad_token_id") or 0)
