@@ -10,7 +10,7 @@ from typing import Any
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.backend import Backend, choose_device
-from flowdex_executors.encoder.base import check_options
+from flowdex_executors.encoder.base import available_cores, check_options
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
 from flowdex_executors.encoder.packed_bert import PackedBert
 from flowdex_executors.encoder.pooling import check_pooling
@@ -20,7 +20,8 @@ from flowdex_executors.encoder.transformers_backend import TransformersBackend
 
 __all__ = ["BertEncoder"]
 
-_BACKENDS = ("auto", "packed", "transformers")
+_BACKENDS = ("auto", "packed", "transformers", "onnx", "ctranslate2")
+_QUANTISABLE = ("onnx", "ctranslate2")
 
 
 class BertEncoder(TokenEncoder):
@@ -31,7 +32,10 @@ class BertEncoder(TokenEncoder):
         max_length: Longest sequence in tokens, special tokens included; None for the model's own limit.
         pooling: None for the model's own; else see `EncodeParameters`, as for all that a request may choose.
         normalize: Whether to scale vectors to length 1; None for the model's own.
-        backend: "packed" (no padding; BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT), "transformers" (any), or "auto".
+        backend: "packed" (no padding; BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT), "transformers" (any), "auto" for
+            the better of these, "onnx" (ONNX Runtime: soonest for one short text) or "ctranslate2" (last layer only).
+        quantization: "int8" computes matrix products in 8 bits, with the backends "onnx" and "ctranslate2" on the CPU:
+            faster, but the vectors are not the model's own and must not meet them in one index.
         device: "auto" (a GPU if there is one), "cpu" or "cuda:N".
         threads: Compute threads; None for as many as there are cores, or one on a GPU.
         **options: What `TokenEncoder` takes: `layers`, `truncation`, `dimensions`, `dtype`, `batch_tokens`, ...
@@ -48,6 +52,7 @@ class BertEncoder(TokenEncoder):
         pooling: str | Sequence[str] | None = None,
         normalize: bool | None = None,
         backend: str = "auto",
+        quantization: str | None = None,
         device: str = "auto",
         threads: int | None = None,
         **options: Any,
@@ -55,17 +60,22 @@ class BertEncoder(TokenEncoder):
         files = read_model(model)
         max_tokens = _max_tokens(files, max_length)
         device = choose_device(device)
+        threads = 1 if threads is None and device != "cpu" else threads
         super().__init__(
             tokenizer=TextTokenizer(files),
-            backend=_load(files, backend, device),
+            backend=_load(files, backend, device, quantization, threads),
             model=files.name,
             max_tokens=max_tokens,
             pooling=files.pooling if pooling is None else pooling,
             normalize=files.normalize if normalize is None else bool(normalize),
             device=device,
-            threads=1 if threads is None and device != "cpu" else threads,
+            threads=threads,
             **options,
         )
+
+    def about(self) -> dict[str, Any]:
+        """What `/status` says about the model; `lossy` where the backend's vectors are not the model's own."""
+        return {**super().about(), "lossy": getattr(self.backend, "lossy", False)}
 
     @classmethod
     def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +107,8 @@ class BertEncoder(TokenEncoder):
         backend = uses_with.get("backend", "auto")
         if backend not in _BACKENDS:
             problems.append(f"backend: {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
+        if problem := _check_quantization(uses_with.get("quantization"), backend):
+            problems.append(problem)
         try:
             files = read_model(uses_with.get("model"), download=False)
         except NotDownloaded as error:
@@ -124,15 +136,35 @@ def _max_tokens(files: ModelFiles, asked: int | None) -> int:
     return asked
 
 
-def _load(files: ModelFiles, backend: str, device: str) -> Backend:
+def _check_quantization(quantization: Any, backend: str) -> str | None:
+    if quantization not in (None, "int8"):
+        return f"quantization: {quantization!r} is unknown; leave it out, or choose int8"
+    if quantization is not None and backend not in _QUANTISABLE:
+        return f"quantization: the backend {backend} computes exactly; choose {' or '.join(_QUANTISABLE)} for int8"
+    return None
+
+
+def _load(
+    files: ModelFiles, backend: str, device: str, quantization: str | None = None, threads: int | None = None
+) -> Backend:
     if backend not in _BACKENDS:
         raise ConfigurationError(f"backend {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
+    if problem := _check_quantization(quantization, backend):
+        raise ConfigurationError(problem)
     if not files.has_weights:
         raise ConfigurationError(f"{files.path} holds no weights (model.safetensors or pytorch_model.bin)")
     if backend == "packed" and not PackedBert.supports(files):
         raise ConfigurationError(
             f"the packed backend cannot compute model {files.name!r} ({files.model_type}); use backend: transformers"
         )
+    if backend == "onnx":
+        from flowdex_executors.encoder.onnx_backend import load_onnx
+
+        return load_onnx(files, device, int8=quantization is not None)
+    if backend == "ctranslate2":
+        from flowdex_executors.encoder.ctranslate2_backend import CTranslate2Backend
+
+        return CTranslate2Backend(files, device, threads=threads or available_cores(), int8=quantization is not None)
     if backend != "transformers" and PackedBert.supports(files):
         return PackedBert(files, device)
     return TransformersBackend(files, device)
