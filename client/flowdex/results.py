@@ -283,14 +283,5 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def whole_numbers(value: Any) -> Any:
-    """JSON-like values with whole floats as integers; parameters travel with all numbers as floats."""
-    if isinstance(value, Mapping):
-        return {key: whole_numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [whole_numbers(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def _span(span: Span | None) -> list[int] | None:
     return None if span is None else list(span)

@@ -182,6 +182,39 @@ def documents_of(request: pb.DataRequestProto) -> DocumentBatch:
     return DocumentBatch.from_proto(request.data.docs)
 
 
+# ---- replies ----
+
+
+def read_reply(data: bytes) -> pb.DataRequestProto:
+    """Parse a reply.
+
+    Raises:
+        FlowdexError: The one it carries.
+    """
+    reply = read_request(data)
+    error = error_of(reply.header)
+    if error is not None:
+        raise error
+    return reply
+
+
+def results_of(reply: pb.DataRequestProto) -> dict[str, dict[str, Any]]:
+    """What endpoints that return a dictionary left in a reply, by executor; whole numbers are ints again."""
+    found = dict_from_struct(reply.parameters).get(RESULTS_KEY)
+    if not isinstance(found, dict):
+        return {}
+    return {name: whole_numbers(value) for name, value in found.items() if isinstance(value, dict)}
+
+
+def whole_numbers(value: Any) -> Any:
+    """The same JSON value with whole numbers as ints: on the wire all numbers of parameters are doubles."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: whole_numbers(item) for key, item in value.items()}
+    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
+
+
 # ---- errors inside replies ----
 
 

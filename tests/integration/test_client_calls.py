@@ -377,17 +377,17 @@ def test_the_first_error_ends_the_call_and_cancels_the_rest(client: Client, flow
     def trouble(endpoint: str, number: int) -> float:
         if number == 1:
             raise InvalidInput("no")
-        return 0.0 if number == 0 else 3.0
+        return 0.0 if number == 0 else 30.0
 
     flow.trouble = trouble
     started = time.monotonic()
     with pytest.raises(InvalidInput):
         client.encode([f"{i}" for i in range(40)], batch_size=1, prefetch=4)
-    assert time.monotonic() - started < 2
-    while flow.in_flight and time.monotonic() - started < 2:
-        time.sleep(0.02)
-    if client.url.startswith("grpc"):
-        assert not flow.in_flight  # the service was told; FastAPI does not tell its handlers
+    assert time.monotonic() - started < 20, "it did not wait for the slow ones"
+    if client.url.startswith("grpc"):  # FastAPI does not tell its handlers
+        while flow.in_flight and time.monotonic() - started < 20:
+            time.sleep(0.02)
+        assert not flow.in_flight, "the service was told"
     assert len(flow.calls) <= 5
 
 
@@ -396,7 +396,7 @@ def test_the_deadline_covers_the_whole_call(client: Client, flow: FakeFlow) -> N
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"no answer within 0\.5 s"):
         client.encode([f"{i}" for i in range(50)], batch_size=1, prefetch=1, timeout=0.5)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8, "50 texts take 10 s"
     assert len(flow.calls) <= 4
 
 
@@ -413,8 +413,8 @@ def test_no_pause_beyond_the_deadline(client: Client, flow: FakeFlow) -> None:
     flow.trouble = failing(100, Overloaded("busy", retry_after=60))
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="the last attempt failed: busy"):
-        client.encode(["a"], timeout=1)
-    assert time.monotonic() - started < 1
+        client.encode(["a"], timeout=20)
+    assert time.monotonic() - started < 15, "the end is known at once"
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -427,7 +427,7 @@ def test_nobody_there(scheme: str) -> None:
         with pytest.raises(Unavailable, match=f"nothing answers at {scheme}://127.0.0.1:{port} .*flowdex up"):
             client.encode(["a"])
         assert not client.is_ready()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
 
 
 def test_a_gateway_that_restarts_is_found_again(flow: FakeFlow) -> None:

@@ -136,6 +136,24 @@ def test_filters_and_deletion(default_flow: RunningFlow) -> None:
         assert not client.search("an apple", filter={"colour": {"$in": ["red", "green"]}}).hits
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_status_and_deletion_by_filter_on_both_ways_in(default_flow: RunningFlow, scheme: str) -> None:
+    with Client(default_flow.grpc_url if scheme == "grpc" else default_flow.http_url) as client:
+        client.index(
+            [{"id": f"wood-{n}", "text": f"A wooden chair, number {n}.", "tags": {"wood": n}} for n in range(3)]
+        )
+        status = client.status()
+        assert status.name == "flowdex"
+        executors = {each.name: each for each in status.executors}
+        assert list(executors) == ["segmenter", "encoder", "indexer", "ranker"]
+        assert executors["encoder"].status["dimensions"] == 384
+        assert executors["indexer"].status["documents"] >= 3
+        assert [replica["ready"] for replica in executors["ranker"].replicas] == [True]
+        assert client.delete(filter={"wood": {"$gte": 1}}) == 2
+        assert [hit.id for hit in client.search("chair", filter={"wood": {"$exists": True}}).hits] == ["wood-0"]
+        client.delete(["wood-0"])
+
+
 def test_bad_input_gets_a_specific_error_and_harms_nothing(default_flow: RunningFlow) -> None:
     url = default_flow.http_url
     with Client(default_flow.grpc_url) as client:

@@ -31,7 +31,7 @@ from flowdex.errors import (
 )
 from flowdex.inputs import MAX_MESSAGE_BYTES
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span, whole_numbers
+from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.transport.target import Target
 
 __all__ = ["GrpcTransport"]
@@ -96,11 +96,11 @@ class GrpcTransport:
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids to /delete."""
         reply = await self._post("/delete", DocumentBatch.from_columns(ids=ids), parameters, timeout)
-        return sum(int(each.get("deleted", 0)) for each in _executor_results(reply).values())
+        return sum(int(each.get("deleted", 0)) for each in wire.results_of(reply).values())
 
     async def status(self, timeout: float | None) -> FlowStatus:
         """Ask /status: the gateway's own part is under the name "gateway"."""
-        results = _executor_results(await self._post("/status", None, {}, timeout))
+        results = wire.results_of(await self._post("/status", None, {}, timeout))
         gateway = results.pop("gateway", {})
         known = {each["name"]: each for each in gateway.get("executors", [])}
         names = [*known, *(name for name in results if name not in known)]
@@ -218,11 +218,6 @@ def _same_count(documents: DocumentBatch, count: int, endpoint: str) -> Document
             f"{endpoint} answered {len(documents)} documents to {count}: an executor of the flow drops some"
         )
     return documents
-
-
-def _executor_results(reply: pb.DataRequestProto) -> dict[str, dict[str, Any]]:
-    results = wire.dict_from_struct(reply.parameters).get(wire.RESULTS_KEY) or {}
-    return {name: whole_numbers(value) for name, value in results.items() if isinstance(value, dict)}
 
 
 def _hits(matches: DocumentBatch) -> list[Hit]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import Cancelled, ConfigurationError, DeadlineExceeded, InternalError, InvalidInput, Unavailable
-from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span, whole_numbers
+from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.transport.problems import error_from_problem
 from flowdex.transport.target import Target
 
@@ -89,7 +89,7 @@ class HttpTransport:
 
     async def status(self, timeout: float | None) -> FlowStatus:
         """Read GET /status."""
-        reply = whole_numbers(await self._json("GET", "/status", None, timeout))
+        reply = await self._json("GET", "/status", None, timeout)
         return FlowStatus(
             name=reply.get("name") or "",
             version=reply.get("version") or "",

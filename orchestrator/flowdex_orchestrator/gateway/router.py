@@ -13,17 +13,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import ExecutorError, InvalidInput, Overloaded, TooLarge
 from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex.wire import ERROR, RESULTS_KEY, documents_of, read_request
+from flowdex.wire import ERROR, RESULTS_KEY, documents_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
@@ -105,6 +105,16 @@ class Router:
         self._settings = settings
         self._plans: dict[tuple[str, str], Plan] = {}
         self._floating: set[asyncio.Task[_Message]] = set()
+        self._own: dict[str, Callable[[], Awaitable[Mapping[str, Any]]]] = {}
+
+    def answer(self, endpoint: str, results: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        """Answer an endpoint in the gateway itself.
+
+        Args:
+            endpoint: Its name; a request that names a target executor still goes there.
+            results: Called for each request; what it returns is the reply's `__results__`, JSON values by name.
+        """
+        self._own[endpoint] = results
 
     @property
     def full(self) -> bool:
@@ -140,6 +150,8 @@ class Router:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
+                return Reply(_own_reply(started, frame, await own()), False)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
@@ -283,6 +295,14 @@ class Router:
                     results = parameters.fields[RESULTS_KEY].struct_value
                     tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.fields)
         return answer._replace(parameters=request.parameters).join(tail.SerializeToString())
+
+
+def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:
+    """The request as its own reply, with results among its parameters."""
+    tail = pb.DataRequestProtoWoData()
+    _add_route(tail, GATEWAY, started, time.time_ns())
+    tail.parameters.fields[RESULTS_KEY].struct_value.CopyFrom(struct_from_dict(results))
+    return frame.join(tail.SerializeToString())
 
 
 def _parameters_of(executor: str, parameters: Struct) -> bytes:

@@ -19,6 +19,7 @@ from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
+from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, status_results
 from flowdex_orchestrator.gateway.topology import Topology
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Gateway:
         )
         self.pools: dict[str, ReplicaPool] = {}
         self.router = Router(topology, self.pools, self.settings)
+        self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
         self._http: HttpServer | None = None
         for target in targets:

@@ -194,7 +194,12 @@ class SearchResponse(BaseModel):
 class DeleteRequest(_Request):
     """Documents to remove."""
 
-    ids: Ids = Field(description="One id or a list of ids; unknown ones are ignored.", examples=[["apollo"]])
+    ids: Ids = Field(
+        default_factory=list, description="One id or a list of ids; unknown ones are ignored.", examples=[["apollo"]]
+    )
+    filter: JsonObject | None = Field(
+        default=None, description="Instead of ids: which documents, by their tags.", examples=[{"year": {"$lt": 1970}}]
+    )
     parameters: JsonObject = _PARAMETERS
 
 

@@ -1,6 +1,6 @@
 """From an executor's reply to the JSON of an HTTP response.
 
-    reply bytes --read_reply--> DataRequestProto --encode_json | search_json | ...--> JSON bytes
+    reply bytes --wire.read_reply--> DataRequestProto --encode_json | search_json | ...--> JSON bytes
 
 These functions work on whole replies and may take a while on large ones: routes run them in a thread then.
 """
@@ -24,24 +24,8 @@ __all__ = [
     "dump",
     "encode_content",
     "index_content",
-    "read_reply",
-    "results_of",
     "search_content",
-    "whole_numbers",
 ]
-
-
-def read_reply(data: bytes) -> pb.DataRequestProto:
-    """Parse a reply.
-
-    Raises:
-        FlowdexError: The one it carries.
-    """
-    reply = wire.read_request(data)
-    error = wire.error_of(reply.header)
-    if error is not None:
-        raise error
-    return reply
 
 
 def dump(content: Any) -> bytes:
@@ -87,24 +71,9 @@ def search_content(reply: pb.DataRequestProto, queries: list[str]) -> dict[str, 
     }
 
 
-def results_of(reply: pb.DataRequestProto) -> dict[str, Any]:
-    """What endpoints that return a dictionary left in a reply, by executor."""
-    found = wire.dict_from_struct(reply.parameters).get(wire.RESULTS_KEY, {})
-    return found if isinstance(found, dict) else {}
-
-
-def whole_numbers(value: Any) -> Any:
-    """The same JSON value with whole numbers as such: on the wire all numbers of parameters are doubles."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {key: whole_numbers(item) for key, item in value.items()}
-    return [whole_numbers(item) for item in value] if isinstance(value, list) else value
-
-
 def deleted_count(reply: pb.DataRequestProto) -> int:
     """How many documents a reply to /delete says were removed."""
-    return sum(int(result.get("deleted", 0)) for result in results_of(reply).values() if isinstance(result, dict))
+    return sum(int(result.get("deleted", 0)) for result in wire.results_of(reply).values())
 
 
 def _hits(matches: DocumentBatch) -> list[dict[str, Any]]:

@@ -10,17 +10,17 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch, new_id
-from flowdex.errors import Cancelled, FlowdexError, InvalidInput, TooLarge, Unavailable
+from flowdex.errors import Cancelled, InvalidInput, TooLarge, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.body import LARGE, JsonRoute
+from flowdex_orchestrator.gateway.status import flow_status
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.router import Reply
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["make_router"]
 
-_STATUS_SECONDS = 2.0  # for each executor to say how it is
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": models.Problem, "description": "The body is not JSON in UTF-8"},
     404: {"model": models.Problem, "description": "No executor of the flow serves this"},
@@ -81,7 +80,7 @@ class _Call:
         reply = await self._handle(data, request_id)
 
         def decode() -> bytes:
-            return replies.dump({**content(replies.read_reply(reply.data)), "took_ms": self.took_ms()})
+            return replies.dump({**content(wire.read_reply(reply.data)), "took_ms": self.took_ms()})
 
         body = await asyncio.to_thread(decode) if len(reply.data) > LARGE else decode()
         return Response(body, media_type="application/json")
@@ -161,22 +160,25 @@ def make_router() -> APIRouter:
         body: models.DeleteRequest | None = None,
         id: Annotated[list[str] | None, Query(description="An id; may be repeated. Instead of a body.")] = None,
     ) -> Response:
-        """Remove documents from the index: by ids in the body or in the query string."""
-        ids = [*(body.ids if body else ()), *(id or ())]
-        if not ids or not all(ids):
-            raise InvalidInput('name the documents to delete: {"ids": [...]} as the body, or ?id=...&id=...')
+        """Remove documents from the index: by ids in the body or in the query string, or all that a filter finds."""
+        body = body or models.DeleteRequest()
+        ids = [*body.ids, *(id or ())]
+        if not all(ids) or not (ids or body.filter):
+            raise InvalidInput(
+                'name the documents to delete: {"ids": [...]} or {"filter": {...}} as the body, or ?id=...&id=...'
+            )
         call.check_count(len(ids), "ids")
         return await call.post(
             "/delete",
             lambda: DocumentBatch.from_columns(ids=ids),
-            body.parameters if body else {},
+            {**body.parameters, **body.model_dump(include={"filter"}, exclude_none=True)},
             lambda reply: {"deleted": replies.deleted_count(reply)},
         )
 
     @router.get("/status", tags=["service"], response_model=models.Status)
     async def status(call: Call) -> Response:
         """Show the flow: its endpoints, executors, replicas, and what the executors say of themselves."""
-        return Response(replies.dump(await _status(call.gateway)), media_type="application/json")
+        return Response(replies.dump(await flow_status(call.gateway)), media_type="application/json")
 
     @router.get("/health/live", tags=["service"])
     async def live() -> models.Health:
@@ -194,51 +196,6 @@ def make_router() -> APIRouter:
         return models.Health()
 
     return router
-
-
-async def _status(gateway: Gateway) -> dict[str, Any]:
-    endpoints = gateway.router.endpoints()
-    asked = [name for name in endpoints.get("/status", ()) if gateway.pools[name].ready]
-    answers = dict(zip(asked, await asyncio.gather(*(_executor_status(gateway, name) for name in asked)), strict=True))
-    return {
-        "name": gateway.name,
-        "version": version("flowdex"),
-        "uptime_s": round(time.monotonic() - gateway.started, 3),
-        "ready": gateway.ready,
-        "in_flight": gateway.router.in_flight,
-        "endpoints": endpoints,
-        "executors": [
-            {
-                "name": target.name,
-                "uses": target.uses,
-                "needs": list(target.needs),
-                "replicas": [
-                    {
-                        "address": replica.address,
-                        "ready": replica.ready,
-                        "in_flight": replica.in_flight,
-                        "failure": replica.failure or None,
-                    }
-                    for replica in gateway.pools[target.name].replicas
-                ],
-                "status": answers.get(target.name),
-            }
-            for target in gateway.targets
-        ],
-    }
-
-
-async def _executor_status(gateway: Gateway, name: str) -> dict[str, Any]:
-    """What one executor says of itself; its error, if it cannot say."""
-    try:
-        reply = await gateway.pools[name].call(
-            wire.build_request("/status"), deadline=time.monotonic() + _STATUS_SECONDS, idempotent=True
-        )
-        # Under the executor's name; stock Jina's workers add the number of the replica to it.
-        found = next(iter(replies.results_of(replies.read_reply(reply)).values()), None)
-        return replies.whole_numbers(found) if isinstance(found, dict) else {}
-    except FlowdexError as error:
-        return {"error": error.message}
 
 
 def _deadline(request: Request) -> float | None:

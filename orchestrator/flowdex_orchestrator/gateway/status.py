@@ -1,0 +1,79 @@
+"""What a flow says of itself: the gateway's own facts, and what each executor answers to `/status`.
+
+    GET /status (HTTP), endpoint /status (gRPC) --> flow_status --/status--> every executor that has one, at once
+
+The gateway answers this endpoint itself and asks the executors one by one, because an executor that is down is a fact
+to report and no reason to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from flowdex import wire
+from flowdex.errors import FlowdexError
+from flowdex_orchestrator.gateway.topology import GATEWAY
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.gateway.server import Gateway
+
+__all__ = ["STATUS_ENDPOINT", "flow_status", "status_results"]
+
+STATUS_ENDPOINT = "/status"
+
+_SECONDS = 2.0  # for each executor to say how it is
+
+
+async def flow_status(gateway: Gateway) -> dict[str, Any]:
+    """The flow's name, version, endpoints and executors with their replicas; JSON values only."""
+    endpoints = gateway.router.endpoints()
+    asked = [name for name in endpoints.get(STATUS_ENDPOINT, ()) if gateway.pools[name].ready]
+    answers = dict(zip(asked, await asyncio.gather(*(_executor_status(gateway, name) for name in asked)), strict=True))
+    return {
+        "name": gateway.name,
+        "version": version("flowdex"),
+        "uptime_s": round(time.monotonic() - gateway.started, 3),
+        "ready": gateway.ready,
+        "in_flight": gateway.router.in_flight,
+        "endpoints": endpoints,
+        "executors": [
+            {
+                "name": target.name,
+                "uses": target.uses,
+                "needs": list(target.needs),
+                "replicas": [
+                    {
+                        "address": replica.address,
+                        "ready": replica.ready,
+                        "in_flight": replica.in_flight,
+                        "failure": replica.failure or None,
+                    }
+                    for replica in gateway.pools[target.name].replicas
+                ],
+                "status": answers.get(target.name),
+            }
+            for target in gateway.targets
+        ],
+    }
+
+
+async def status_results(gateway: Gateway) -> dict[str, Any]:
+    """The same as results of an endpoint: what an executor says under its name, the rest under the gateway's."""
+    found = await flow_status(gateway)
+    said = {each["name"]: each.pop("status") for each in found["executors"]}
+    return {**{name: status for name, status in said.items() if status}, GATEWAY: found}
+
+
+async def _executor_status(gateway: Gateway, name: str) -> dict[str, Any]:
+    """What one executor says of itself; its error, if it cannot say."""
+    try:
+        reply = await gateway.pools[name].call(
+            wire.build_request(STATUS_ENDPOINT), deadline=time.monotonic() + _SECONDS, idempotent=True
+        )
+        # Under the executor's name; stock Jina's workers add the number of the replica to it.
+        return next(iter(wire.results_of(wire.read_reply(reply)).values()), {})
+    except FlowdexError as error:
+        return {"error": error.message}
