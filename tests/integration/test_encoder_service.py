@@ -37,7 +37,7 @@ async def test_status(default_flow: RunningFlow) -> None:
 async def test_a_query_overtakes_a_bulk_request(default_flow: RunningFlow) -> None:
     async with AsyncClient(default_flow.grpc_url) as client:
         await client.encode(["warm"])
-        work = asyncio.create_task(client.encode(bulk(512), batch_size=512))
+        work = asyncio.create_task(client.encode(bulk(256), batch_size=256))
         while (await encoder_status(client))["queue"] == 0:
             assert not work.done(), "the bulk request was over before it was seen: make it larger"
             await asyncio.sleep(0.01)
@@ -47,7 +47,7 @@ async def test_a_query_overtakes_a_bulk_request(default_flow: RunningFlow) -> No
             await client.encode(["a short query"])
             waited.append(time.monotonic() - start)
         assert not work.done(), f"the queries waited for all of the bulk: {waited}"
-        assert (await work).shape == (512, 384)
+        assert (await work).shape == (256, 384)
 
 
 async def test_the_work_of_a_caller_that_has_gone_is_dropped(default_flow: RunningFlow) -> None:
