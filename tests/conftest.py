@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
 os.environ.setdefault("JINA_OPTOUT_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# How long an example takes says nothing on a shared machine.
+settings.register_profile("flowdex", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("flowdex")
 
 
 def free_ports(count: int) -> list[int]:
