@@ -76,6 +76,18 @@ class Document(Passage):
     passages: Optional[int] = None
     """How many passages of it were indexed."""
 
+    # What an encoder takes beside the text, and gives beside the embedding; see docs/encoders.md.
+    text_pair: Optional[str] = None
+    words: Optional[List[str]] = None
+    scale: Optional[float] = None
+    token_texts: Optional[List[str]] = None
+    token_spans: Optional[NdArray] = None
+    token_vectors: Optional[NdArray] = None
+    attention: Optional[NdArray] = None
+    receipt: Optional[Dict[str, Any]] = None
+    fingerprint: Optional[str] = None
+    """What made its vectors, in one line."""
+
 
 class DocumentColumns(DocList):  # type: ignore[misc]  # docarray is untyped
     """A `DocList` that holds its documents as a `DocumentBatch`.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from flowdex.errors import InvalidInput
+from flowdex.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from flowdex_executors.encoder.tokenising import TokenSequence
 
-__all__ = ["Backend", "TokenVectors", "choose_device", "resolve_layers"]
+__all__ = ["COMPUTE_DTYPES", "Backend", "TokenVectors", "choose_device", "resolve_layers", "torch_dtype"]
+
+COMPUTE_DTYPES = ("float32", "float16", "bfloat16")
 
 
 class TokenVectors(NamedTuple):
@@ -77,6 +79,19 @@ def resolve_layers(layers: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(layer % count for layer in layers)
 
 
+def torch_dtype(name: str) -> Any:
+    """The torch dtype of a name from `COMPUTE_DTYPES`, in which a model computes.
+
+    Raises:
+        ConfigurationError: It is another name.
+    """
+    import torch
+
+    if name not in COMPUTE_DTYPES:
+        raise ConfigurationError(f"compute_dtype {name!r} is unknown; choose from {', '.join(COMPUTE_DTYPES)}")
+    return getattr(torch, name)
+
+
 def choose_device(device: str) -> str:
     """The torch device for "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
 
@@ -84,8 +99,6 @@ def choose_device(device: str) -> str:
         ConfigurationError: There is no such device on this machine.
     """
     import torch
-
-    from flowdex.errors import ConfigurationError
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,12 +14,13 @@ vectors build on `token_encoder.TokenEncoder` instead, which pools them and lets
 
 import asyncio
 import os
+import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jina import Executor, requests
@@ -28,16 +29,24 @@ from pydantic import ValidationError
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError, InvalidInput
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
-from flowdex_executors.encoder.output import OutputParameters, Vectors, write_embeddings
+from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
+from flowdex_executors.encoder.output import (
+    OutputParameters,
+    Vectors,
+    check_finite,
+    write_embeddings,
+    write_receipts,
+)
 from flowdex_executors.encoder.targets import Targets, find_targets
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
-__all__ = ["Encoder", "Vectors", "available_cores", "check_options"]
+__all__ = ["Encoder", "Endpoint", "Vectors", "available_cores", "check_options"]
 
 T = TypeVar("T")
+Endpoint: TypeAlias = Literal["encode", "index", "search"]
 
 _TOKENISE_AT_ONCE = 256  # texts; a bulk request must not keep the tokeniser from an interactive one
 _CHARACTERS_PER_TOKEN = 4
@@ -50,6 +59,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         batch_tokens: Tokens of a batch.
         threads: Compute threads; None for as many as there are cores (or `OMP_NUM_THREADS`).
         output: Defaults of the parameters that a request may give: `normalize`, `dimensions`, `dtype`.
+        fingerprint_parts: What else the vectors depend on, as JSON values: a version, or
+            `{"weights": digest_files(path)}`.
         **kwargs: Jina's own.
 
     Attributes:
@@ -72,6 +83,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         batch_tokens: int = 1024,
         threads: int | None = None,
         output: Mapping[str, Any] | None = None,
+        fingerprint_parts: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -79,7 +91,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             raise ConfigurationError(f"{name} {problem}")
         self.batch_tokens = batch_tokens
         self.threads = threads or available_cores()
-        self.defaults = self._checked_defaults(output or {})
+        self.defaults = self.checked_defaults(output or {})
+        self.fingerprint_parts = dict(fingerprint_parts or {})
         self._encoded = 0
         self._batcher: Batcher[Any, Any] | None = None
         self._starting = threading.Lock()
@@ -118,15 +131,26 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         Raises:
             InvalidInput: A text is blank or absent, or a parameter is wrong; nothing was computed.
         """
-        await self._embed(docs.batch, parameters, keep=False)
+        await self._embed(docs.batch, parameters, "encode")
         return docs
 
-    @requests(on=["/index", "/search"])  # type: ignore[untyped-decorator]
-    async def embed(
+    @requests(on="/index")  # type: ignore[untyped-decorator]
+    async def index(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
-        """As `/encode`, but what has an embedding keeps it: a caller may index and search vectors of its own."""
-        await self._embed(docs.batch, parameters, keep=True)
+        """As `/encode`, but what has an embedding keeps it: a caller may index vectors of its own.
+
+        A document of which something was encoded gets the field `fingerprint`.
+        """
+        await self._embed(docs.batch, parameters, "index")
+        return docs
+
+    @requests(on="/search")  # type: ignore[untyped-decorator]
+    async def search(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """As `/index`, for queries."""
+        await self._embed(docs.batch, parameters, "search")
         return docs
 
     @requests(  # type: ignore[untyped-decorator]
@@ -136,8 +160,9 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """What this encoder is and does."""
         return {
             **self.about(),
+            "fingerprint": self.fingerprint(self.defaults),
             "threads": self.threads,
-            "batch_tokens": self.batch_tokens,
+            "batch_tokens": self._batcher.budget if self._batcher else self.batch_tokens,
             "queue": self._batcher.waiting if self._batcher else 0,
             "documents_encoded": self._encoded,
         }
@@ -158,12 +183,17 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
 
     # ---- the work ----
 
-    async def _embed(self, documents: DocumentBatch, parameters: Mapping[str, Any] | None, *, keep: bool) -> None:
-        options = self.options(parameters, keep=keep)
+    async def _embed(self, documents: DocumentBatch, parameters: Mapping[str, Any] | None, endpoint: Endpoint) -> None:
+        keep = endpoint != "encode"
+        options = self.for_endpoint(self.options(parameters, keep=keep), endpoint)
         targets = find_targets(documents, keep=keep)
-        if targets:
-            await self.compute(targets, options)
-            self._encoded += len(targets)
+        if not targets:
+            return
+        await self.compute(targets, options)
+        if keep:
+            owners = targets.owners()
+            owners.set_column("fingerprint", [self.fingerprint(options)] * len(owners))
+        self._encoded += len(targets)
 
     def options(self, parameters: Mapping[str, Any] | None, *, keep: bool) -> OutputParameters:
         """The parameters of a request, the encoder's defaults in the place of what is not given.
@@ -179,14 +209,42 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             return self.defaults
         return parse_parameters(self.parameters_model, {**self.defaults.model_dump(), **_given(parameters)})
 
+    def for_endpoint(self, options: OutputParameters, endpoint: Endpoint) -> OutputParameters:
+        """The options as they are at an endpoint.
+
+        Raises:
+            InvalidInput: They are not for this one.
+        """
+        if endpoint != "encode" and options.dtype in ("int8", "binary"):
+            raise InvalidInput(
+                f"dtype: {options.dtype} is for /encode only; an index compares vectors of float32 or float16"
+            )
+        return options
+
+    def fingerprint(self, options: OutputParameters) -> str:
+        """What makes the vectors with these options, in one line; see `encoder.fingerprint`."""
+        return fingerprint(
+            {
+                "model": type(self).__qualname__,
+                "dimensions": options.dimensions or self.dimensions,
+                "normalize": options.normalize,
+                "dtype": options.dtype,
+                **self.fingerprint_parts,
+            }
+        )
+
     async def compute(self, targets: Targets, options: OutputParameters) -> None:
         """Encode the targets and write their fields."""
         sequences = await self.in_parts(self.tokenise, targets.texts())
         for index, sequence in enumerate(sequences):
             if not len(sequence):
                 raise InvalidInput(f"{targets.name(index)} has a text in which the tokenizer finds no token")
-        rows = await self.results(sequences, targets.name)
+        pending = self.submit(sequences)
+        rows = await self.results(pending, targets.name)
         write_embeddings(targets.batch, np.stack(rows), options)
+        if options.receipt:
+            tokens = None if isinstance(sequences[0], str) else [len(sequence) for sequence in sequences]
+            write_receipts(targets.batch, pending, fingerprint_id(self.fingerprint(options)), tokens)
 
     async def in_parts(self, function: Callable[[Sequence[Any]], Sequence[T]], items: Sequence[Any]) -> list[T]:
         """Apply `function` in a thread, to not too many items at once."""
@@ -195,25 +253,30 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             done += await asyncio.to_thread(function, items[start : start + _TOKENISE_AT_ONCE])
         return done
 
-    async def results(self, sequences: Sequence[Any], name: Callable[[int], str]) -> list[Any]:
-        """The results of sequences that are computed in batches with those of other requests.
+    async def results(self, pending: Future[list[Any]], name: Callable[[int], str]) -> list[Any]:
+        """Wait for what was submitted.
 
         Raises:
-            ExecutorError: The model fails on one; `name` says how to call it.
+            ExecutorError: The model fails on one sequence; `name` says how to call it.
         """
         try:
-            return await asyncio.wrap_future(self.submit(sequences))
+            return await asyncio.wrap_future(pending)
         except SequenceFailed as failure:
             cause = failure.__cause__
             if isinstance(cause, FlowdexError):
                 raise cause from failure
+            if cause is not None and _is_exhaustion(cause):
+                raise ExecutorError(
+                    f"{name(failure.index)} cannot be encoded: the device has no memory for a text of this length; "
+                    "lower max_length, or use a larger device"
+                ) from failure
             raise ExecutorError(
                 f"{name(failure.index)} cannot be encoded: the model failed with {type(cause).__name__}; "
                 "the encoder's log has the details"
             ) from failure
 
     def submit(self, sequences: Sequence[Any]) -> Future[list[Any]]:
-        """Queue sequences; see `Batcher.submit`."""
+        """Queue sequences, to be computed in batches with those of other requests; see `Batcher.submit`."""
         with self._starting:
             if self._batcher is None:  # not in the constructor, because the subclass's is not through then
                 self._batcher = Batcher(
@@ -223,11 +286,12 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
                     threads=self.threads,
                     padded=self.padded,
                     prepare_thread=self.prepare_thread,
+                    is_exhaustion=_is_exhaustion,
                 )
         return self._batcher.submit(sequences)
 
     def run_batch(self, batch: list[Any]) -> Sequence[Any]:
-        """Compute a batch, sorted by length: neighbours of equal length share an attention call, padding is least."""
+        """Compute a batch, sorted by length: a model that pads pads least."""
         order = sorted(range(len(batch)), key=lambda index: _tokens(batch[index]))
         computed = np.asarray(self.encode_batch([batch[index] for index in order]), dtype=np.float32)
         if computed.ndim != 2 or len(computed) != len(batch):
@@ -238,24 +302,20 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         vectors[order] = computed
         return list(vectors)
 
-    def _checked_defaults(self, output: Mapping[str, Any]) -> OutputParameters:
+    @classmethod
+    def checked_defaults(cls, output: Mapping[str, Any]) -> OutputParameters:
+        """Options of the flow file as the defaults of the requests' parameters; None counts as not given.
+
+        Raises:
+            ConfigurationError: One is wrong.
+        """
         try:
-            return self.parameters_model.model_validate({k: v for k, v in output.items() if v is not None})
+            return cls.parameters_model.model_validate({k: v for k, v in output.items() if v is not None})
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise ConfigurationError(
-                f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-            ) from None
-
-
-def check_finite(vectors: Vectors) -> None:
-    """Refuse vectors that hold NaN or an infinity.
-
-    Raises:
-        FloatingPointError: One does.
-    """
-    if not np.isfinite(vectors).all():
-        raise FloatingPointError("the model gave a vector that is not finite")
+            where = ".".join(map(str, first["loc"]))
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"{where}: {message}" if where else message) from None
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, str]:
@@ -284,6 +344,12 @@ def available_cores() -> int:
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _is_exhaustion(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on the device or here."""
+    torch = sys.modules.get("torch")  # not loaded, it cannot have raised anything
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 
 
 def _tokens(sequence: Any) -> int:

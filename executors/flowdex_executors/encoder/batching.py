@@ -14,7 +14,8 @@ its token budget of what is there, and what arrives while all are busy makes the
 - Within a request, long sequences come first, so that a batch holds sequences of like length and pads little.
 
 A request whose future is cancelled or has failed is dropped, whatever is left of it. When a batch fails it is halved
-until the sequences that cannot be computed are alone; only their requests fail.
+until the sequences that cannot be computed are alone; only their requests fail. When it fails for want of memory,
+batches are smaller from then on.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ import heapq
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flowdex.errors import Unavailable
 
-__all__ = ["Batcher", "SequenceFailed"]
+__all__ = ["Batcher", "Pending", "SequenceFailed"]
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -54,6 +56,40 @@ class SequenceFailed(Exception):
         self.index = index
 
 
+class Pending(Future[list[R]]):
+    """The results of a request, in order, when they are there; cancelling it drops what has not been computed.
+
+    Attributes:
+        queue_ms: Milliseconds from its arrival until its first sequence was taken; up to now, where none was yet.
+        compute_ms: Milliseconds from then until its last sequence was done; up to now, where it is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._submitted = time.monotonic()
+        self._started: float | None = None
+        self._finished: float | None = None
+
+    @property
+    def queue_ms(self) -> float:  # noqa: D102 - above
+        return 1000 * ((self._started or time.monotonic()) - self._submitted)
+
+    @property
+    def compute_ms(self) -> float:  # noqa: D102 - above
+        if self._started is None:
+            return 0.0
+        return 1000 * ((self._finished or time.monotonic()) - self._started)
+
+    def mark_started(self) -> None:
+        """Its first sequence is taken."""
+        if self._started is None:
+            self._started = time.monotonic()
+
+    def mark_finished(self) -> None:
+        """Its last sequence is done."""
+        self._finished = time.monotonic()
+
+
 @dataclass(order=True)
 class _Request(Generic[S, R]):
     """A request in the queue, ordered by when it is due."""
@@ -64,7 +100,7 @@ class _Request(Generic[S, R]):
     costs: Sequence[int] = field(compare=False)
     order: list[int] = field(compare=False)
     results: list[R | None] = field(compare=False)
-    future: Future[list[R]] = field(compare=False)
+    future: Pending[R] = field(compare=False)
     taken: int = field(default=0, compare=False)
     unfinished: int = field(default=0, compare=False)
 
@@ -82,6 +118,7 @@ class Batcher(Generic[S, R]):
         threads: Number of compute threads.
         padded: Whether `run` pads to the longest sequence of the batch, so that padding counts against the budget.
         prepare_thread: Called once in each compute thread before it starts.
+        is_exhaustion: Whether an error of `run` says that the batch needs more memory than there is.
         name: Prefix of the threads' names.
     """
 
@@ -94,6 +131,7 @@ class Batcher(Generic[S, R]):
         threads: int = 1,
         padded: bool = False,
         prepare_thread: Callable[[], None] | None = None,
+        is_exhaustion: Callable[[BaseException], bool] = lambda error: isinstance(error, MemoryError),
         name: str = "encoder",
     ) -> None:
         self._run = run
@@ -101,6 +139,7 @@ class Batcher(Generic[S, R]):
         self._budget = budget
         self._padded = padded
         self._prepare_thread = prepare_thread
+        self._is_exhaustion = is_exhaustion
         self._changed = threading.Condition()
         self._interactive: list[_Request[S, R]] = []
         self._bulk: list[_Request[S, R]] = []
@@ -117,14 +156,14 @@ class Batcher(Generic[S, R]):
         for thread in self._threads:
             thread.start()
 
-    def submit(self, sequences: Sequence[S]) -> Future[list[R]]:
+    def submit(self, sequences: Sequence[S]) -> Pending[R]:
         """Queue the sequences of one request.
 
         Returns:
-            A future of their results, in order. Cancelling it drops what has not been computed. It raises
-            `SequenceFailed` when one of them cannot be computed, and `Unavailable` when the batcher is closed.
+            A future of their results. It raises `SequenceFailed` when one of them cannot be computed, and `Unavailable`
+            when the batcher is closed.
         """
-        future: Future[list[R]] = Future()
+        future: Pending[R] = Pending()
         if not sequences:
             future.set_result([])
             return future
@@ -149,6 +188,11 @@ class Batcher(Generic[S, R]):
             self._waiting_cost += total
             self._changed.notify_all()
         return future
+
+    @property
+    def budget(self) -> int:
+        """Tokens of a batch: what was asked for, or less where there was no memory for that."""
+        return self._budget
 
     @property
     def waiting(self) -> int:
@@ -216,6 +260,7 @@ class Batcher(Generic[S, R]):
             if batch and total > budget:
                 break
             spent = total
+            request.future.mark_started()
             batch.append((request, index))
             request.taken += 1
             self._waiting -= 1
@@ -249,6 +294,7 @@ class Batcher(Generic[S, R]):
                 if not request.unfinished:
                     finished.append(request)
         for request in finished:
+            request.future.mark_finished()
             try:
                 request.future.set_result(request.results)  # type: ignore[arg-type]  # all are filled
             except InvalidStateError:
@@ -268,10 +314,21 @@ class Batcher(Generic[S, R]):
                 failure = SequenceFailed(index)
                 failure.__cause__ = error
                 _fail(request.future, failure)
+            elif self._is_exhaustion(error):
+                self._shrink(batch)
         return None
 
+    def _shrink(self, batch: list[_Item[S, R]]) -> None:
+        """Make batches half of one for which there was no memory."""
+        tokens = [request.costs[index] for request, index in batch]
+        spent = max(tokens) * len(tokens) if self._padded else sum(tokens)
+        with self._changed:
+            if spent // 2 < self._budget:
+                self._budget = max(1, spent // 2)
+                _log.warning("no memory for a batch of %d tokens; batches have at most %d now", spent, self._budget)
 
-def _fail(future: Future[list[R]], error: Exception) -> None:
+
+def _fail(future: Future[Any], error: Exception) -> None:
     try:
         future.set_exception(error)
     except InvalidStateError:

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import Backend, choose_device
+from flowdex_executors.encoder.backend import COMPUTE_DTYPES, Backend, choose_device
 from flowdex_executors.encoder.base import available_cores, check_options
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
 from flowdex_executors.encoder.packed_bert import PackedBert
-from flowdex_executors.encoder.pooling import check_pooling
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.tokenising import TextTokenizer
 from flowdex_executors.encoder.transformers_backend import TransformersBackend
@@ -36,7 +35,10 @@ class BertEncoder(TokenEncoder):
             the better of these, "onnx" (ONNX Runtime: soonest for one short text) or "ctranslate2" (last layer only).
         quantization: "int8" computes matrix products in 8 bits, with the backends "onnx" and "ctranslate2" on the CPU:
             faster, but the vectors are not the model's own and must not meet them in one index.
+        prompts: Texts that go before the text, by name, beside the model's own; see `TokenEncoder`.
+        prompt: Name of the one that /encode uses where a request names none; None for the model's own default.
         device: "auto" (a GPU if there is one), "cpu" or "cuda:N".
+        compute_dtype: "float32", or for a GPU "float16" or "bfloat16", with the backends "packed" and "transformers".
         threads: Compute threads; None for as many as there are cores, or one on a GPU.
         **options: What `TokenEncoder` takes: `layers`, `truncation`, `dimensions`, `dtype`, `batch_tokens`, ...
 
@@ -53,7 +55,10 @@ class BertEncoder(TokenEncoder):
         normalize: bool | None = None,
         backend: str = "auto",
         quantization: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        prompt: str | None = None,
         device: str = "auto",
+        compute_dtype: str = "float32",
         threads: int | None = None,
         **options: Any,
     ) -> None:
@@ -63,13 +68,19 @@ class BertEncoder(TokenEncoder):
         threads = 1 if threads is None and device != "cpu" else threads
         super().__init__(
             tokenizer=TextTokenizer(files),
-            backend=_load(files, backend, device, quantization, threads),
+            backend=_load(
+                files, backend, device, quantization=quantization, threads=threads, compute_dtype=compute_dtype
+            ),
             model=files.name,
             max_tokens=max_tokens,
             pooling=files.pooling if pooling is None else pooling,
             normalize=files.normalize if normalize is None else bool(normalize),
+            prompts={**files.prompts, **(prompts or {})},
+            prompt=files.prompt if prompt is None else prompt,
             device=device,
+            compute_dtype=compute_dtype,
             threads=threads,
+            fingerprint_parts={**files.digests, **({} if quantization is None else {"quantization": quantization})},
             **options,
         )
 
@@ -90,14 +101,12 @@ class BertEncoder(TokenEncoder):
             files = read_model(uses_with.get("model"), download=False)
         except NotDownloaded:
             return {"model": uses_with["model"]}
-        pooling = check_pooling(uses_with.get("pooling") or files.pooling)
-        asked = uses_with.get("normalize")
+        layers = int(files.config.get("num_hidden_layers") or files.config.get("n_layers") or 0)
+        sizes = (files.hidden_size,) * (layers + 1)
         return {
             "model": files.name,
-            "dimensions": files.hidden_size * len(pooling),
             "max_tokens": _max_tokens(files, uses_with.get("max_length")),
-            "pooling": list(pooling),
-            "normalize": files.normalize if asked is None else bool(asked),
+            **cls.describe_vectors(uses_with, sizes, pooling=files.pooling, normalize=files.normalize),
         }
 
     @classmethod
@@ -109,6 +118,8 @@ class BertEncoder(TokenEncoder):
             problems.append(f"backend: {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
         if problem := _check_quantization(uses_with.get("quantization"), backend):
             problems.append(problem)
+        if uses_with.get("compute_dtype", "float32") not in COMPUTE_DTYPES:
+            problems.append(f"compute_dtype: {uses_with['compute_dtype']!r} is unknown; choose from {COMPUTE_DTYPES}")
         try:
             files = read_model(uses_with.get("model"), download=False)
         except NotDownloaded as error:
@@ -145,7 +156,7 @@ def _check_quantization(quantization: Any, backend: str) -> str | None:
 
 
 def _load(
-    files: ModelFiles, backend: str, device: str, quantization: str | None = None, threads: int | None = None
+    files: ModelFiles, backend: str, device: str, *, quantization: Any, threads: int | None, compute_dtype: str
 ) -> Backend:
     if backend not in _BACKENDS:
         raise ConfigurationError(f"backend {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
@@ -157,6 +168,10 @@ def _load(
         raise ConfigurationError(
             f"the packed backend cannot compute model {files.name!r} ({files.model_type}); use backend: transformers"
         )
+    if backend in _QUANTISABLE and compute_dtype != "float32":
+        raise ConfigurationError(
+            f"compute_dtype: the backend {backend} computes in float32; use packed or transformers"
+        )
     if backend == "onnx":
         from flowdex_executors.encoder.onnx_backend import load_onnx
 
@@ -166,5 +181,5 @@ def _load(
 
         return CTranslate2Backend(files, device, threads=threads or available_cores(), int8=quantization is not None)
     if backend != "transformers" and PackedBert.supports(files):
-        return PackedBert(files, device)
-    return TransformersBackend(files, device)
+        return PackedBert(files, device, compute_dtype)
+    return TransformersBackend(files, device, compute_dtype)

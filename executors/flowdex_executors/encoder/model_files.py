@@ -9,12 +9,14 @@ The formats are Hugging Face's `config.json` and sentence-transformers' `modules
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_executors.encoder.fingerprint import digest_files
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "NotDownloaded", "find_model", "read_model"]
 
@@ -24,6 +26,15 @@ _ABSURD_LENGTH = 1_000_000  # tokenizers without a limit of their own write 10^3
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _HUB_FILES_ELSE = ["pytorch_model*.bin"]  # where there are no safetensors
 _HUB_IGNORED = ["onnx/*", "openvino/*"]
+# What decides the tokens of a text; the first one alone does where it is there.
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+)
 
 # sentence-transformers names its pooling modes by flags; concatenated in this order where several are set.
 _POOLING_FLAGS = {
@@ -55,6 +66,8 @@ class ModelFiles:
         pooling: Pooling modes; the results of several are concatenated.
         normalize: Whether vectors are scaled to length 1.
         lower_case: Whether texts are lowered before they are tokenised, over and above what the tokenizer does.
+        prompts: Texts that go before a text, by name.
+        prompt: Name of the prompt that is the default, if one is.
     """
 
     path: Path
@@ -66,11 +79,22 @@ class ModelFiles:
     pooling: tuple[str, ...]
     normalize: bool
     lower_case: bool
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    prompt: str | None = None
 
     @property
     def model_type(self) -> str:
         """The architecture, as transformers names it: "bert", "roberta", ..."""
         return str(self.config.get("model_type", ""))
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Hashes of the weights and of the tokenizer, for a fingerprint."""
+        weights = sorted(self.path.glob("model*.safetensors")) or sorted(self.path.glob("pytorch_model*.bin"))
+        return {
+            "weights": digest_files(self.path / "config.json", *weights),
+            "tokenizer": digest_files(*(self.path / name for name in _TOKENIZER_FILES)),
+        }
 
     @property
     def has_weights(self) -> bool:
@@ -166,6 +190,10 @@ def read_model(model: str | Path | None, *, download: bool = True) -> ModelFiles
     transformer_folder = path / next((module["path"] for module in modules if _kind(module) == "Transformer"), "")
     sentence_config = _read_json(transformer_folder / "sentence_bert_config.json") or {}
     max_positions = _max_positions(config)
+    sentence_model = _read_json(path / "config_sentence_transformers.json") or {}
+    # Models without prompts of their own carry empty ones.
+    prompts = {name: text for name, text in (sentence_model.get("prompts") or {}).items() if text}
+    prompt = sentence_model.get("default_prompt_name")
     return ModelFiles(
         path=path,
         name=name,
@@ -176,6 +204,8 @@ def read_model(model: str | Path | None, *, download: bool = True) -> ModelFiles
         pooling=pooling,
         normalize=normalize,
         lower_case=bool(sentence_config.get("do_lower_case", False)),
+        prompts=prompts,
+        prompt=prompt if prompt in prompts else None,
     )
 
 
@@ -212,6 +242,8 @@ def _read_modules(path: Path, modules: list[dict[str, Any]]) -> tuple[tuple[str,
 
 
 def _read_pooling(config: dict[str, Any]) -> tuple[str, ...]:
+    if config.get("include_prompt", True) is False:
+        raise ConfigurationError("the model leaves its prompt out of the pooling, which is not supported")
     mode = config.get("pooling_mode")
     if mode:
         modes = [mode] if isinstance(mode, str) else list(mode)

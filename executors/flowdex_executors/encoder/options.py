@@ -1,20 +1,24 @@
-"""What a request may choose of an encoder that has token vectors: the parameters, and their part that is computed.
+"""What a request may choose of an encoder that has token vectors.
 
-parameters --EncodeParameters--> checked  --View--> what is made of a sequence's token vectors, in a batch
-                                          `-------> the rest: how texts are cut, and what becomes of vectors
+parameters --EncodeParameters--> checked by themselves --vector_size--> and against the model
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from flowdex.errors import InvalidInput
+from flowdex_executors.encoder.backend import resolve_layers
 from flowdex_executors.encoder.output import OutputParameters
 from flowdex_executors.encoder.pooling import NO_POOLING, check_pooling
 from flowdex_executors.encoder.tokenising import Truncation
 
-__all__ = ["EncodeParameters", "View"]
+__all__ = ["EncodeParameters", "vector_size"]
+
+_MOST_LAYERS = 64
 
 
 class EncodeParameters(OutputParameters):
@@ -28,15 +32,17 @@ class EncodeParameters(OutputParameters):
             encodes all of it in windows whose vectors are averaged by their numbers of tokens, "error" refuses it.
         max_length: Longest sequence in tokens, special tokens included; None for the encoder's own, which is also the
             most.
+        prompt: Name of the prompt that goes before each text; None for the endpoint's.
         tokens: Whether each document gets its tokens: `token_texts`, `token_spans`, `token_vectors`.
         attention: Whether each document gets `attention`.
     """
 
     pooling: tuple[str, ...] = ("mean",)
-    layers: tuple[int, ...] = Field(default=(-1,), min_length=1, max_length=64)
+    layers: tuple[int, ...] = Field(default=(-1,), min_length=1, max_length=_MOST_LAYERS)
     layer_mode: Literal["concat", "mean"] = "concat"
     truncation: Truncation = "head"
     max_length: int | None = Field(default=None, ge=1)
+    prompt: str | None = None
     tokens: bool = False
     attention: bool = False
 
@@ -52,25 +58,35 @@ class EncodeParameters(OutputParameters):
     def _one_layer(cls, value: Any) -> Any:
         return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
+    @model_validator(mode="after")
+    def _windows_are_one_vector(self) -> EncodeParameters:
+        if self.truncation == "window_mean" and (not self.pooled or self.tokens or self.attention):
+            raise ValueError(
+                "truncation window_mean gives one vector for all of a text, so it goes with neither pooling none nor "
+                "tokens nor attention; use head or tail, or send the windows as documents of their own"
+            )
+        return self
+
     @property
     def pooled(self) -> bool:
         """Whether a text gets one vector, rather than one for each token."""
         return self.pooling != (NO_POOLING,)
 
 
-class View(NamedTuple):
-    """What is made of the token vectors of a sequence. Sequences of equal views are computed together.
+def vector_size(options: EncodeParameters, layer_sizes: Sequence[int]) -> int:
+    """Size of the vectors that these options give.
 
-    Attributes:
-        layers: Layers, as numbers from 0.
-        average: Whether several layers are averaged, and not concatenated.
-        pooling: Pooling modes; empty for no pooling.
-        tokens: Whether the token vectors are wanted.
-        attention: Whether the attention is wanted.
+    Args:
+        options: The options.
+        layer_sizes: Size of a token's vector at each layer of the model.
+
+    Raises:
+        InvalidInput: The model does not have the layers, or not so many dimensions.
     """
-
-    layers: tuple[int, ...]
-    average: bool
-    pooling: tuple[str, ...]
-    tokens: bool
-    attention: bool
+    sizes = [layer_sizes[layer] for layer in resolve_layers(options.layers, len(layer_sizes))]
+    if options.layer_mode == "mean" and len(set(sizes)) > 1:
+        raise InvalidInput(f"layer_mode: layers of the sizes {sizes} have no mean; use concat")
+    size = (sizes[0] if options.layer_mode == "mean" else sum(sizes)) * len(options.pooling)
+    if options.dimensions is not None and options.dimensions > size:
+        raise InvalidInput(f"dimensions: {options.dimensions} are asked for, but the vectors have {size}")
+    return options.dimensions or size

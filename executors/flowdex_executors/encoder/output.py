@@ -17,7 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from flowdex.documents import DocumentBatch
 from flowdex.errors import InvalidInput
 
-__all__ = ["Dtype", "OutputParameters", "Vectors", "cast", "quantise", "shape_vectors", "write_embeddings"]
+__all__ = [
+    "Dtype",
+    "OutputParameters",
+    "Vectors",
+    "cast",
+    "check_finite",
+    "quantise",
+    "shape_vectors",
+    "write_embeddings",
+    "write_receipts",
+]
 
 Dtype: TypeAlias = Literal["float32", "float16", "int8", "binary"]
 Vectors: TypeAlias = npt.NDArray[np.float32]
@@ -87,6 +97,16 @@ def cast(values: npt.NDArray[Any], dtype: Dtype) -> npt.NDArray[Any]:
     return half
 
 
+def check_finite(vectors: Vectors) -> None:
+    """Refuse vectors that hold NaN or an infinity.
+
+    Raises:
+        FloatingPointError: One does.
+    """
+    if not np.isfinite(vectors).all():
+        raise FloatingPointError("the model gave a vector that is not finite")
+
+
 def write_embeddings(targets: DocumentBatch, vectors: Vectors | Sequence[Vectors], options: OutputParameters) -> None:
     """Give the documents their embedding.
 
@@ -107,3 +127,32 @@ def write_embeddings(targets: DocumentBatch, vectors: Vectors | Sequence[Vectors
         target.embeddings = values[None]
         if scales is not None:
             target.set_column("scale", [scales])
+
+
+def write_receipts(
+    targets: DocumentBatch,
+    timing: Any,
+    fingerprint: str,
+    tokens: Sequence[int] | None = None,
+    dropped: Sequence[int] | None = None,
+) -> None:
+    """Give the documents a `receipt`: what was done for them, and how long their request took.
+
+    Args:
+        targets: The documents.
+        timing: Has `queue_ms` and `compute_ms` of the request (see `batching.Pending`), or has not: then it had no
+            queue to wait in.
+        fingerprint: Short hash of what made the vectors.
+        tokens: Tokens computed for each document, special tokens included; None where that is not known.
+        dropped: Tokens of each document that truncation has cut off.
+    """
+    shared = {
+        "queue_ms": round(getattr(timing, "queue_ms", 0.0), 3),
+        "compute_ms": round(getattr(timing, "compute_ms", 0.0), 3),
+        "fingerprint": fingerprint,
+    }
+    counts: list[dict[str, Any]] = [{} for _ in targets]
+    for name, values in (("tokens", tokens), ("dropped", dropped)):
+        for count, value in zip(counts, values or (), strict=False):
+            count[name] = value
+    targets.set_column("receipt", [{**count, **shared} for count in counts])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import TokenVectors, resolve_layers
+from flowdex_executors.encoder.backend import TokenVectors, resolve_layers, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,6 +134,7 @@ class PackedBert:
     Args:
         files: The model's folder; `supports` must hold.
         device: A torch device.
+        compute_dtype: Name of the number type to compute in.
 
     Raises:
         ConfigurationError: A weight that the configuration promises is not in the file.
@@ -142,9 +143,9 @@ class PackedBert:
     name = "packed"
     padded = False
 
-    def __init__(self, files: ModelFiles, device: str = "cpu") -> None:
+    def __init__(self, files: ModelFiles, device: str = "cpu", compute_dtype: str = "float32") -> None:
         self._device = device
-        self.weights = read_bert(files, device)
+        self.weights = read_bert(files, device, compute_dtype)
         self.dimensions = (files.hidden_size,) * (len(self.weights.layers) + 1)
         self.attention_shape = (len(self.weights.layers), self.weights.heads)
 
@@ -250,15 +251,15 @@ class PackedBert:
         return functional.gelu(values, approximate=self.weights.activation)
 
 
-def read_bert(files: ModelFiles, device: str = "cpu") -> BertWeights:
-    """Read the weights of a model for which `PackedBert.supports` holds, as float32.
+def read_bert(files: ModelFiles, device: str = "cpu", dtype: str = "float32") -> BertWeights:
+    """Read the weights of a model for which `PackedBert.supports` holds, as numbers of that type.
 
     Raises:
         ConfigurationError: A weight that the configuration promises is not in the file.
     """
     config = files.config
     names = _FAMILIES[files.model_type]
-    weights = _Weights(files.path / WEIGHTS, names.prefix, device)
+    weights = _Weights(files.path / WEIGHTS, names.prefix, device, torch_dtype(dtype))
     positions = weights["embeddings.position_embeddings.weight"]
     second_type: Tensor | None = None
     if names is not _DISTILBERT:  # a text by itself is of type 0 throughout, so its vector can be added once, here
@@ -282,12 +283,12 @@ def read_bert(files: ModelFiles, device: str = "cpu") -> BertWeights:
 
 
 class _Weights(Mapping[str, "Tensor"]):
-    """The tensors of a safetensors file as float32 on a device; on the CPU they stay mapped, not copied.
+    """The tensors of a safetensors file as one dtype on a device; on the CPU float32 stays mapped, not copied.
 
     Weights are found with or without the family's prefix, which depends on the class that saved them.
     """
 
-    def __init__(self, path: Path, prefix: str, device: str) -> None:
+    def __init__(self, path: Path, prefix: str, device: str, dtype: Any) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -297,11 +298,12 @@ class _Weights(Mapping[str, "Tensor"]):
             raise ConfigurationError(f"{path} cannot be read: {error}; download the model again") from None
         self._path = path
         self._prefix = prefix
+        self._dtype = dtype
 
     def __getitem__(self, name: str) -> Tensor:
         for candidate in (name, self._prefix + name, *_older_names(name), *_older_names(self._prefix + name)):
             if candidate in self._tensors:
-                return self._tensors[candidate].float()
+                return self._tensors[candidate].to(self._dtype)
         raise ConfigurationError(f"{self._path} has no weight {name!r}: it is not what the folder's config.json says")
 
     def __iter__(self) -> Any:

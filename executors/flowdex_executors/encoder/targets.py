@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import InvalidInput
+from flowdex_executors.encoder.tokenising import Text
 
 __all__ = ["Targets", "find_targets"]
 
@@ -51,6 +53,34 @@ class Targets:
             InvalidInput: One is absent or blank.
         """
         return [self.checked(index, text) for index, text in enumerate(self.batch.texts)]
+
+    def inputs(self) -> list[Text]:
+        """What to tokenise of each target: its text, its text and `text_pair`, or its `words`.
+
+        Raises:
+            InvalidInput: It is absent, blank, or more than one of these.
+        """
+        texts = self.batch.texts
+        pairs, words = self.batch.column("text_pair"), self.batch.column("words")
+        return [
+            self.checked(index, text)
+            if pair is None and own_words is None
+            else self._input(index, text, pair, own_words)
+            for index, (text, pair, own_words) in enumerate(zip(texts, pairs, words, strict=True))
+        ]
+
+    def _input(self, target: int, text: str | None, pair: Any, words: Any) -> Text:
+        if words is None:
+            if not isinstance(pair, str):
+                raise InvalidInput(f"{self.name(target)}: field 'text_pair' must be a string")
+            return self.checked(target, text), self.checked(target, pair)
+        if text is not None or pair is not None:
+            raise InvalidInput(f"{self.name(target)} has words and a text; send one of the two")
+        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+            raise InvalidInput(f"{self.name(target)}: field 'words' must be a list of strings")
+        if not any(word and not word.isspace() for word in words):
+            raise InvalidInput(f"{self.name(target)} has no words to encode")
+        return list(words)
 
     def checked(self, target: int, text: str | None) -> str:
         """A text of a target, if it is one that can be encoded.

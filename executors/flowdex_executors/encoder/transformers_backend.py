@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import TokenVectors, resolve_layers
+from flowdex_executors.encoder.backend import TokenVectors, resolve_layers, torch_dtype
 
 if TYPE_CHECKING:
     from flowdex_executors.encoder.model_files import ModelFiles
@@ -21,11 +21,12 @@ __all__ = ["TransformersBackend"]
 
 
 class TransformersBackend:
-    """A transformers model in memory, in float32.
+    """A transformers model in memory.
 
     Args:
         files: The model's folder.
         device: A torch device.
+        compute_dtype: Name of the number type to compute in.
 
     Raises:
         ConfigurationError: transformers cannot load it, or it is an encoder-decoder.
@@ -34,14 +35,14 @@ class TransformersBackend:
     name = "transformers"
     padded = True
 
-    def __init__(self, files: ModelFiles, device: str = "cpu") -> None:
-        import torch
+    def __init__(self, files: ModelFiles, device: str = "cpu", compute_dtype: str = "float32") -> None:
         from transformers import AutoModel
 
+        dtype = torch_dtype(compute_dtype)
         if files.config.get("is_encoder_decoder"):
             raise ConfigurationError(f"model {files.name!r} is an encoder-decoder; name an encoder")
         try:
-            model = AutoModel.from_pretrained(str(files.path), local_files_only=True, dtype=torch.float32)
+            model = AutoModel.from_pretrained(str(files.path), local_files_only=True, dtype=dtype)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ConfigurationError(
                 f"transformers cannot load model {files.name!r} ({files.path}): {error}"

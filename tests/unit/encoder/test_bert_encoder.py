@@ -99,7 +99,7 @@ async def test_documents_keep_their_fields_and_order(encoder: BertEncoder) -> No
 async def test_chunks_are_encoded_in_the_place_of_their_document(encoder: BertEncoder) -> None:
     docs = columns(["x" * 10, "world"])
     docs.batch.set_nested("chunks", [DocumentBatch.from_columns(texts=["hello", "flow"]), DocumentBatch()])
-    reply = (await encoder.embed(docs=docs)).batch
+    reply = (await encoder.index(docs=docs)).batch
     chunks, offsets = reply.flatten("chunks")
     assert offsets.tolist() == [0, 2, 2]
     np.testing.assert_allclose(chunks.embeddings, await vectors_of(encoder, ["hello", "flow"]), atol=1e-6)
@@ -109,7 +109,7 @@ async def test_chunks_are_encoded_in_the_place_of_their_document(encoder: BertEn
 
 async def test_vectors_of_the_callers_own(encoder: BertEncoder) -> None:
     own = np.ones((1, 32), dtype=np.float32)
-    kept = (await encoder.embed(docs=columns([None], embeddings=own))).batch
+    kept = (await encoder.index(docs=columns([None], embeddings=own))).batch
     assert kept.embeddings is not None and (kept.embeddings == 1).all()
     replaced = (await encoder.encode(docs=columns(["hello"], embeddings=own))).batch
     np.testing.assert_allclose(replaced.embeddings, await vectors_of(encoder, ["hello"]), atol=1e-6)
@@ -127,7 +127,7 @@ async def test_blank_texts_are_named_before_anything_runs(encoder: BertEncoder, 
     docs = columns(["hello"])
     docs.batch.set_nested("chunks", [DocumentBatch.from_columns(texts=["hello", blank])])
     with pytest.raises(InvalidInput, match=r"document 0 \(id 'd0'\), chunk 1 has"):
-        await encoder.embed(docs=docs)
+        await encoder.index(docs=docs)
     assert (await encoder.status())["documents_encoded"] == before
 
 
@@ -193,7 +193,12 @@ async def test_options(folder: Path) -> None:
         ({"max_length": 65}, "more than the 64 positions"),
         ({"max_length": 2}, "at least 3 tokens"),
         ({"pooling": "median"}, "'median' is unknown"),
-        ({"backend": "onnx"}, "'onnx' is unknown"),
+        ({"backend": "openvino"}, "'openvino' is unknown"),
+        ({"compute_dtype": "float64"}, "'float64' is unknown"),
+        ({"layers": [4]}, "there is no layer 4"),
+        ({"truncation": "middle"}, "truncation: Input should be"),
+        ({"dimensions": 33}, "the vectors have 32"),
+        ({"prompt": "query"}, "none of the prompts"),
         ({"threads": 0}, "threads must be a whole number"),
         ({"batch_tokens": "many"}, "batch_tokens must be a whole number"),
         ({"device": "tpu:x"}, "'tpu:x' is unknown"),

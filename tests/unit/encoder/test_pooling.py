@@ -15,9 +15,11 @@ REFERENCE = {
     "mean": lambda t: t.mean(0),
     "max": lambda t: t.max(0),
     "cls": lambda t: t[0],
+    "sep": lambda t: t[-1],
     "last": lambda t: t[-1],
     "weighted_mean": lambda t: np.average(t, axis=0, weights=np.arange(1, len(t) + 1)),
     "mean_sqrt_len": lambda t: t.sum(0) / np.sqrt(len(t)),
+    "idf": lambda t: np.average(t, axis=0, weights=range(len(t), 0, -1)),
 }
 
 
@@ -32,7 +34,13 @@ def test_every_mode_has_a_reference() -> None:
 )
 def test_pooling(lengths: list[int], modes: list[str]) -> None:
     values = np.random.default_rng(sum(lengths)).normal(size=(sum(lengths), 5)).astype(np.float32)
-    pooled = pool(torch.from_numpy(values), torch.tensor(lengths), modes).numpy()
+    pooled = pool(
+        torch.from_numpy(values),
+        torch.tensor(lengths),
+        modes,
+        separators=torch.tensor(lengths) - 1,
+        weights=torch.tensor([weight for length in lengths for weight in range(length, 0, -1)]),
+    ).numpy()
     sequences = np.split(values, np.cumsum(lengths)[:-1])
     expected = np.stack([np.concatenate([REFERENCE[mode](t) for mode in modes]) for t in sequences])
     np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
@@ -45,7 +53,10 @@ def test_normalize() -> None:
 
 def test_check_pooling() -> None:
     assert check_pooling("cls") == ("cls",)
-    assert check_pooling(["mean", "max"]) == ("mean", "max")
+    assert check_pooling(["mean", "max"]) == check_pooling("mean_max") == ("mean", "max")
+    assert check_pooling("none") == ("none",)
+    with pytest.raises(ConfigurationError, match="cannot be combined"):
+        check_pooling(["none", "mean"])
     with pytest.raises(ConfigurationError, match="'median' is unknown; choose from mean"):
         check_pooling("median")
     with pytest.raises(ConfigurationError, match="at least one"):
