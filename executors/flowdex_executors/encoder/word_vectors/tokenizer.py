@@ -38,10 +38,10 @@ class WordTokenizer:
 
     Args:
         vectors: The vocabulary.
-        weights: Weight of each word of it, for the pooling "idf": float64, shape (words,).
+        weights: Weight of each word of it, for the pooling "idf", and that of any other: float64, shape (words + 1,).
         splitter: How texts are split; see `make_splitter`.
         lower_case: Whether words are lowered.
-        keep_unknown: Whether words that the vocabulary does not have are kept; they weigh as much as the rarest.
+        keep_unknown: Whether words that the vocabulary does not have are kept.
         keep_empty: Whether a text without words becomes `NO_WORD`, rather than an empty sequence.
     """
 

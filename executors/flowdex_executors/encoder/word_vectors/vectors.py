@@ -52,8 +52,10 @@ class WordVectors:
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Row of each word in the table."""
-        return dict(zip(reversed(self.words), range(len(self.words) - 1, -1, -1), strict=True))
+        """Row of each word in the table. The empty word, which some files have, has none."""
+        rows = dict(zip(reversed(self.words), range(len(self.words) - 1, -1, -1), strict=True))
+        rows.pop("", None)
+        return rows
 
     @cached_property
     def mean(self) -> Matrix:
