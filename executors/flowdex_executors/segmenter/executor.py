@@ -34,8 +34,8 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         **kwargs: Jina's own.
 
     Attributes:
-        concurrent: Tells flowdex's worker that endpoints may run at the same time; tokenising, most of the work, releases the
-            GIL.
+        concurrent: Tells flowdex's worker that endpoints may run at the same time: tokenising, which is
+            most of the work, releases the GIL.
 
     Raises:
         ConfigurationError: The model cannot be found, or an option is out of range.
