@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowdex_executors.encoder import BertEncoder
+    from flowdex_executors.encoder.custom import CallableEncoder, OnnxEncoder, TorchScriptEncoder
     from flowdex_executors.encoder.elmo.executor import ElmoEncoder
     from flowdex_executors.encoder.gpt import GptEncoder
     from flowdex_executors.encoder.ulmfit.executor import UlmfitEncoder
@@ -25,24 +26,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BertEncoder",
+    "CallableEncoder",
     "DocumentColumns",
     "ElmoEncoder",
     "GptEncoder",
+    "OnnxEncoder",
     "QdrantIndexer",
     "Ranker",
     "Segmenter",
+    "TorchScriptEncoder",
     "UlmfitEncoder",
     "WordVectorEncoder",
 ]
 
 _MODULES = {
     "BertEncoder": "flowdex_executors.encoder",
+    "CallableEncoder": "flowdex_executors.encoder.custom",
     "DocumentColumns": "flowdex_executors.schema",
     "ElmoEncoder": "flowdex_executors.encoder.elmo.executor",
     "GptEncoder": "flowdex_executors.encoder.gpt",
+    "OnnxEncoder": "flowdex_executors.encoder.custom",
     "QdrantIndexer": "flowdex_executors.indexer",
     "Ranker": "flowdex_executors.ranker",
     "Segmenter": "flowdex_executors.segmenter",
+    "TorchScriptEncoder": "flowdex_executors.encoder.custom",
     "UlmfitEncoder": "flowdex_executors.encoder.ulmfit.executor",
     "WordVectorEncoder": "flowdex_executors.encoder.word_vectors.executor",
 }
