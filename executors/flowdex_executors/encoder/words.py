@@ -12,6 +12,8 @@ It is one regular expression that looks ahead a bounded way, so that no text tak
 from __future__ import annotations
 
 import re
+import unicodedata
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,31 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["split_words", "word_spans"]
 
-_CLITIC = r"(?:s|m|d|ll|re|ve)\b"
 _TITLES = "mr|mrs|ms|dr|prof|rev|gen|sen|rep|gov|capt|col|lt|sgt|st|jr|sr|inc|ltd|co|corp|vs|etc"
-_JOINED = r"['’](?!" + _CLITIC + r"|t\b)"  # inside of a word: O'Neill, rock'n'roll
-
-_WORDS = re.compile(
-    "|".join(
-        [
-            r"(?:https?://|www\.)[^\s<>\"]{0,1000}[\w/]",
-            r"[\w.+]{1,64}@\w{1,64}(?:[.-]\w{1,64})+",
-            r"n['’]t\b",
-            r"['’]" + _CLITIC,
-            r"\b(?:can(?=not\b)|gon(?=na\b)|got(?=ta\b))",
-            r"\b(?:[^\W\d_]\.){2,}",  # U.S., e.g.
-            r"\b(?:" + _TITLES + r")\.(?!\w)",
-            r"\d+(?:[.,:]\d+)+",
-            r"\w+?(?=n['’]t\b)",
-            r"\w+(?:(?:{hyphen}" + _JOINED + r")\w+)*",
-            r"\.{2,}",
-            r"-{2,}",
-            r"[^\w\s]",
-        ]
-    ).replace("{hyphen}", "-|"),
-    re.IGNORECASE,
-)
-_WORDS_WITHOUT_HYPHENS = re.compile(_WORDS.pattern.replace("(?:-|['’]", "(?:['’]"), re.IGNORECASE)
+_JOINERS = "\u200c\u200d"  # invisible, within words of Persian and of Indian languages
+_SELECTORS = "\U000e0100-\U000e01ef"  # which form of an ideograph is meant: the only marks beyond the first two planes
+_MARKS_END = 0x20000
 
 
 def word_spans(text: str, *, split_hyphens: bool = False) -> list[Span]:
@@ -53,10 +34,46 @@ def word_spans(text: str, *, split_hyphens: bool = False) -> list[Span]:
         text: Any text.
         split_hyphens: Whether "well-known" is three words, as spaCy has it, or one, as the Stanford tokenizer does.
     """
-    pattern = _WORDS_WITHOUT_HYPHENS if split_hyphens else _WORDS
-    return [match.span() for match in pattern.finditer(text)]
+    return [match.span() for match in _pattern(split_hyphens).finditer(text)]
 
 
 def split_words(text: str, *, split_hyphens: bool = False) -> list[str]:
     """The words themselves; see `word_spans`."""
     return [text[start:end] for start, end in word_spans(text, split_hyphens=split_hyphens)]
+
+
+@cache
+def _pattern(split_hyphens: bool) -> re.Pattern[str]:
+    marks = _JOINERS + _SELECTORS + _marks()
+    letter = rf"[\w{marks}]"
+    clitic = r"(?:s|m|d|ll|re|ve)\b"
+    inside = rf"['’](?!{clitic}|t\b)" + ("" if split_hyphens else "|-")  # O'Neill, rock'n'roll
+    return re.compile(
+        "|".join(
+            [
+                r"(?:https?://|www\.)[^\s<>\"]{0,1000}[\w/]",
+                r"[\w.+]{1,64}@\w{1,64}(?:[.-]\w{1,64})+",
+                r"n['’]t\b",
+                rf"['’]{clitic}",
+                r"\b(?:can(?=not\b)|gon(?=na\b)|got(?=ta\b))",
+                r"\b(?:[^\W\d_]\.){2,}",  # U.S., e.g.
+                rf"\b(?:{_TITLES})\.(?!\w)",
+                r"\d+(?:[.,:]\d+)+",
+                r"\w+?(?=n['’]t\b)",
+                rf"{letter}+(?:(?:{inside}){letter}+)*",
+                r"\.{2,}",
+                r"-{2,}",
+                rf"[^\w\s][{marks}]*",
+            ]
+        ),
+        re.IGNORECASE,
+    )
+
+
+@cache
+def _marks() -> str:
+    r"""The combining marks (accents, vowel signs), which `\w` has not, as the inside of a character class."""
+    marks = [code for code in range(_MARKS_END) if unicodedata.category(chr(code))[0] == "M"]
+    starts = [code for code in marks if not unicodedata.category(chr(code - 1)).startswith("M")]
+    ends = [code for code in marks if not unicodedata.category(chr(code + 1)).startswith("M")]
+    return "".join(f"{chr(start)}-{chr(end)}" for start, end in zip(starts, ends, strict=True))
