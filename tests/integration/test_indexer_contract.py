@@ -23,8 +23,9 @@ from fastapi import FastAPI
 from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput, TooLarge, Unavailable
+from flowdex.errors import ConfigurationError, Conflict, FlowdexError, InvalidInput, TooLarge, Unavailable
 from flowdex_executors import DocumentColumns, QdrantIndexer
+from flowdex_executors.encoder.fingerprint import fingerprint
 from flowdex_executors.indexer.edge import AsyncEdgeClient
 
 DIMENSIONS = 8
@@ -236,6 +237,7 @@ async def test_an_empty_index_answers(indexer: QdrantIndexer, settings: dict[str
         "documents": 0,
         "passages": 0,
         "dimensions": None,
+        "fingerprint": None,
         "distance": "cosine",
         "uri": settings["uri"],
         "collection": settings["collection"],
@@ -286,6 +288,75 @@ async def test_a_document_may_bring_its_own_vector(indexer: QdrantIndexer) -> No
     matches = await find(indexer, None, vectors(2)[1], limit=1)
     assert matches.ids == ["ü 文/#?#0"]
     assert matches.column("location") == [[0, 0]]
+
+
+def made_by(fingerprint: str | None, *names: str) -> DocumentBatch:
+    batch = DocumentBatch.concatenate([document(name, f"{name} one", f"{name} two") for name in names])
+    batch.set_column("fingerprint", [fingerprint] * len(batch))
+    return batch
+
+
+async def find_with(indexer: QdrantIndexer, made_with: str | None, **parameters: Any) -> DocumentBatch:
+    query = DocumentBatch.from_columns(ids=["q"], texts=["one"], embeddings=vectors(1), fingerprint=[made_with])
+    reply = await indexer.search(DocumentColumns(query), parameters)
+    assert "fingerprint" not in reply.batch.fields()
+    return reply.batch.nested("matches")[0]
+
+
+ONE = fingerprint({"model": "one", "pooling": ["mean"], "dimensions": DIMENSIONS})
+OTHER = fingerprint({"model": "one", "pooling": ["cls"], "dimensions": DIMENSIONS})
+
+
+async def test_vectors_of_another_encoder_are_refused(indexer: QdrantIndexer, settings: dict[str, Any]) -> None:
+    await index(indexer, made_by(ONE, "a"))
+    await index(indexer, made_by(ONE, "b"))
+    assert (await indexer.status())["fingerprint"] == ONE
+    assert await counts(indexer) == (2, 4)
+    with pytest.raises(Conflict, match=r'pooling is \["cls"\] instead of \["mean"\]; encode .*another collection'):
+        await index(indexer, made_by(OTHER, "c"))
+    with pytest.raises(Conflict, match="unknown origin"):
+        await index(indexer, made_by(ONE, "c"), made_by(None, "d"))
+    with pytest.raises(Conflict, match="pooling is"):
+        await find_with(indexer, OTHER)
+    assert len(await find_with(indexer, OTHER, mode="sparse")) == 2, "vectors do not count there"
+    assert len(await find_with(indexer, ONE, limit=9)) == 4
+    assert len(await find_with(indexer, None, limit=9)) == 4, "a caller's own vector is the caller's business"
+    assert await counts(indexer) == (2, 4)
+    assert await indexer._collection.document_ids(
+        models.Filter(must_not=[models.FieldCondition(key="document_id", match=models.MatchValue(value="a"))])
+    ) == ["b"]
+
+
+async def test_the_fingerprint_is_kept_until_the_collection_is_empty(settings: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**settings)
+    await index(indexer, made_by(ONE, "a"))
+    await close(indexer)
+    indexer = QdrantIndexer(**settings)
+    with pytest.raises(Conflict):
+        await find_with(indexer, OTHER)
+    assert await delete(indexer, "a") == 1
+    assert len(await find_with(indexer, OTHER)) == 0
+    await index(indexer, made_by(OTHER, "a"))
+    assert len(await find_with(indexer, OTHER)) == 2
+    with pytest.raises(Conflict):
+        await index(indexer, made_by(ONE, "a"))
+    await close(indexer)
+
+
+async def test_a_collection_of_own_vectors_takes_any(indexer: QdrantIndexer) -> None:
+    await index(indexer, made_by(None, "a"))
+    await index(indexer, made_by(ONE, "b"))
+    await index(indexer, made_by(OTHER, "c"))
+    assert (await indexer.status())["fingerprint"] is None
+    assert len(await find_with(indexer, ONE, limit=9)) == 6
+
+
+async def test_a_new_collection_takes_one_encoders_vectors_only(indexer: QdrantIndexer) -> None:
+    with pytest.raises(Conflict, match="pooling is"):
+        await index(indexer, made_by(ONE, "a"), made_by(OTHER, "b"))
+    assert await counts(indexer) == (0, 0)
+    await index(indexer, made_by(OTHER, "b"))
+    assert await counts(indexer) == (1, 2)
 
 
 async def test_the_newer_of_two_writes_at_once_stays_whole(indexer: QdrantIndexer) -> None:

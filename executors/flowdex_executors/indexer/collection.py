@@ -18,6 +18,7 @@ from qdrant_client import models
 
 from flowdex.errors import ConfigurationError, Conflict, InvalidInput
 from flowdex_executors.indexer.backend import Backend, VectorClient
+from flowdex_executors.indexer.fingerprints import CollectionFingerprint
 from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
 from flowdex_executors.indexer.settings import IndexerSettings
 
@@ -47,6 +48,9 @@ class Collection:
     Args:
         backend: Where it lives.
         settings: Its name, distance and, where given, dimensions.
+
+    Attributes:
+        fingerprint: Which encoder's vectors it holds.
     """
 
     def __init__(self, backend: Backend, settings: IndexerSettings) -> None:
@@ -60,6 +64,7 @@ class Collection:
         self._counted_until = 0.0
         self._schema_lock = asyncio.Lock()
         self._write_lock = asyncio.Lock()
+        self.fingerprint = CollectionFingerprint(self._name, self._call, self._is_empty)
 
     # ---- the schema ----
 
@@ -130,6 +135,7 @@ class Collection:
         self._fields = set(info.payload_schema)
         await self._index_fields(_FIELDS)  # an earlier creation may have been interrupted here
         self._generation = await self._newest_generation()
+        await self.fingerprint.read()
         self._dimensions = existing.size
 
     async def _create(self, dimensions: int) -> None:
@@ -222,7 +228,8 @@ class Collection:
                     self._name, scroll_filter=selection, limit=_PAGE, offset=offset, with_payload=[DOCUMENT_ID]
                 )
             )
-            found.update((str((record.payload or {})[DOCUMENT_ID]), None) for record in records)
+            ids = ((record.payload or {}).get(DOCUMENT_ID) for record in records)
+            found.update((str(each), None) for each in ids if each is not None)  # the fingerprint's point has none
             if offset is None:
                 return list(found)
 
@@ -230,7 +237,12 @@ class Collection:
         """Number of documents and of passages."""
         if await self.dimensions() is None:
             return 0, 0
-        return await self._count(models.Filter(must=[_FIRST_PASSAGE])), await self._count(None)
+        points = await self._count(None)
+        passages = points if self.fingerprint.value is None else points - 1
+        return await self._count(models.Filter(must=[_FIRST_PASSAGE])), passages
+
+    async def _is_empty(self) -> bool:
+        return await self._count(models.Filter(must=[_FIRST_PASSAGE])) == 0
 
     async def _count(self, selection: models.Filter | None) -> int:
         result = await self._call(lambda c: c.count(self._name, count_filter=selection, exact=True))

@@ -178,10 +178,12 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
 
         Raises:
             InvalidInput: A document cannot be indexed; nothing of the request has been.
+            Conflict: Its vectors are of another encoder than the collection's.
         """
         passages = await asyncio.to_thread(read_documents, docs.batch, max_passages=self._settings.max_passages)
         if passages.document_ids:
             await self._collection.ensure(passages.vectors.shape[1])
+            await self._collection.fingerprint.admit(_fingerprints(docs.batch))
             await self._collection.index_tags(tag_fields(passages))
         for part in passages.parts(_WRITE_SIZE):
             rows = slice(int(passages.offsets[part.start]), int(passages.offsets[part.stop]))
@@ -200,18 +202,22 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
 
         Raises:
             InvalidInput: A parameter is wrong, or a query lacks what its mode needs.
+            Conflict: The queries' vectors are of another encoder than the collection's.
         """
         batch = docs.batch
         wanted = parse_parameters(SearchParameters, parameters)
         selection = compile_filter(wanted.filter)
         vectors = batch.embeddings
         queries = await asyncio.to_thread(self._queries, batch.texts, vectors, wanted.mode)
-        batch.drop("embedding")
+        fingerprints = _fingerprints(batch)
+        batch.drop("embedding", "fingerprint")
         found: list[list[Hit]] = [[] for _ in batch]
         answerable = [index for index, query in enumerate(queries) if query is not None]
         if answerable and await self._collection.dimensions() is not None:
             if vectors is not None:
                 self._collection.check_size(vectors.shape[1])
+                if wanted.mode != "sparse":
+                    await self._collection.fingerprint.check(fingerprints)
             results = await search(
                 self._collection, [q for q in queries if q is not None], wanted, selection, self._settings
             )
@@ -252,6 +258,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             "documents": documents,
             "passages": passages,
             "dimensions": await self._collection.dimensions(),
+            "fingerprint": self._collection.fingerprint.value,
             "distance": self._settings.distance,
             "uri": self._settings.uri,
             "collection": self._settings.collection,
@@ -276,6 +283,11 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             sparse = self._sparse.query(text) if text and mode != "dense" else None
             queries.append(Query(dense, sparse) if dense is not None or sparse is not None else None)
         return queries
+
+
+def _fingerprints(batch: DocumentBatch) -> list[str | None]:
+    """What made each document's vectors, as far as it says."""
+    return [None if value is None else str(value) for value in batch.column("fingerprint")]
 
 
 def _matches(points: Sequence[Hit]) -> DocumentBatch:
