@@ -8,18 +8,20 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import SHARED_DATA
 
 from flowdex.documents import DocumentBatch
 from flowdex_executors import BertEncoder, DocumentColumns
 from flowdex_executors.encoder.model_files import find_model
 
 Vectors = npt.NDArray[np.float32]
+
+CRANFIELD = Path(__file__).resolve().parents[3] / "shared" / "data" / "cranfield" / "corpus.jsonl"
 
 OWN_TEXTS = [
     "a",
@@ -43,9 +45,8 @@ OWN_TEXTS = [
 
 
 def some_texts() -> list[str]:
-    corpus = SHARED_DATA / "cranfield" / "corpus.jsonl"
-    if corpus.is_file():
-        lines = corpus.read_text(encoding="utf-8").splitlines()
+    if CRANFIELD.is_file():
+        lines = CRANFIELD.read_text(encoding="utf-8").splitlines()
         more = [json.loads(line)["text"] for line in random.Random(0).sample(lines, 60)]
     else:
         from pydoc_data.topics import topics

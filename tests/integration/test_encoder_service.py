@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import RunningFlow
 
 from flowdex import AsyncClient, Client, InvalidInput
+
+if TYPE_CHECKING:
+    from conftest import RunningFlow
 
 SENTENCE = "a sentence of the bulk that keeps the compute threads busy for a while, number {} "
 
