@@ -125,7 +125,7 @@ class CallableEncoder(Encoder):
             raise ConfigurationError(f"{self.function} fails on a trial: {type(error).__name__}: {error}") from error
         if vector_size is not None and found != vector_size:
             raise ConfigurationError(f"{self.function} gives vectors of {found} dimensions, not {vector_size}")
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 class _FileEncoder(TokenEncoder):
@@ -280,7 +280,7 @@ def _load_function(function: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if not callable(found):
         raise ConfigurationError(f"{source} has no function {name!r}")
-    return found
+    return found  # type: ignore[no-any-return]
 
 
 def _source_digest(found: Callable[..., Any]) -> str:
