@@ -303,3 +303,32 @@ async def test_sts_with_glove(capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\nSTS-B dev, GloVe 50d, Spearman: {correlations}")
     assert 0.50 < correlations["mean"] < 0.54
     assert 0.62 < correlations["idf"] < 0.66  # smooth inverse frequency is worth its name
+
+
+async def test_fingerprint_changes_with_what_changes_vectors(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "counts").write_text("the 3\ncat 1\n")
+    np.save(tmp_path / "component.npy", np.array([1.0, 0, 0]))
+    variants: list[dict[str, Any]] = [
+        {},
+        {"limit": 3},
+        {"words": "whitespace"},
+        {"lower_case": False},
+        {"unknown": "zero"},
+        {"smoothing": 0.1},
+        {"weighting": "idf"},
+        {"frequencies": tmp_path / "counts"},
+        {"frequencies": tmp_path / "counts", "frequency_total": 9},
+        {"common_component": tmp_path / "component.npy"},
+        {"pooling": "max"},
+    ]
+    # One file for all: the file's name is part of the fingerprint.
+    model = make().vectors.files[0]
+    encoders = [WordVectorEncoder(model, threads=1, **options) for options in variants]
+    assert len({encoder.fingerprint(encoder.defaults) for encoder in encoders}) == len(variants)
+    same = WordVectorEncoder(model, threads=2, empty="zero", max_length=9, lower_case=True)
+    assert same.fingerprint(same.defaults) == encoders[0].fingerprint(encoders[0].defaults)
+
+
+def test_warm_up_works_with_any_vocabulary_and_pooling(make: Make) -> None:
+    for pooling in ("mean", "idf", "none"):
+        make(pooling=pooling).warm_up()

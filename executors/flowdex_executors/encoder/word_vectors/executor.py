@@ -11,7 +11,7 @@ import numpy as np
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.base import check_options
-from flowdex_executors.encoder.pooling import check_pooling
+from flowdex_executors.encoder.fingerprint import digest_files
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.tokenising import TokenSequence
 from flowdex_executors.encoder.word_vectors.files import find_word_vectors, read_word_vectors
@@ -94,17 +94,22 @@ class WordVectorEncoder(TokenEncoder):
             raise ConfigurationError(problem)
         self.vectors = vectors = read_word_vectors(find_word_vectors(model, vocabulary), limit)
         self.lower_case = vectors.lower_case if lower_case is None else bool(lower_case)
-        shares = (
-            zipf(len(vectors))
-            if frequencies is None
-            else read_frequencies(Path(frequencies).expanduser(), vectors.words, frequency_total)
-        )
+        counts = None if frequencies is None else Path(frequencies).expanduser()
+        component = None if common_component is None else Path(common_component).expanduser()
+        shares = zipf(len(vectors)) if counts is None else read_frequencies(counts, vectors.words, frequency_total)
         weights = weigh(shares, weighting, smoothing=float(smoothing))
-        components = (
-            None
-            if common_component is None
-            else read_component(Path(common_component).expanduser(), vectors.dimensions)
-        )
+        parts: dict[str, Any] = {
+            "weights": digest_files(*vectors.files),
+            "vocabulary": len(vectors),
+            "words": words,
+            "lower_case": self.lower_case,
+            "unknown": unknown,
+            "weighting": f"{weighting} {float(smoothing)}" if weighting == "sif" else weighting,
+        }
+        if counts is not None:
+            parts["frequencies"] = [digest_files(counts), frequency_total]
+        if component is not None:
+            parts["common_component"] = digest_files(component)
         super().__init__(
             tokenizer=WordTokenizer(
                 vectors,
@@ -114,9 +119,12 @@ class WordVectorEncoder(TokenEncoder):
                 keep_unknown=unknown != "skip",
                 keep_empty=empty == "zero",
             ),
-            backend=LookUp(vectors, unknown, components),
+            backend=LookUp(
+                vectors, unknown, None if component is None else read_component(component, vectors.dimensions)
+            ),
             model=vectors.name,
             max_tokens=max_length,
+            fingerprint_parts=parts,
             pooling=pooling,
             normalize=normalize,
             **options,
@@ -125,7 +133,7 @@ class WordVectorEncoder(TokenEncoder):
     def warm_up(self) -> None:
         """Look the first words up, whatever they are: those that a request would have may not be in the vocabulary."""
         words = list(self.vectors.words[:64])
-        self.encode_batch([TokenSequence(words, weights=[1.0] * len(words))])
+        self.backend.forward([TokenSequence(words)])
 
     def about(self) -> dict[str, Any]:
         """What `/status` says about the model."""
@@ -139,13 +147,8 @@ class WordVectorEncoder(TokenEncoder):
             ConfigurationError: The word vectors cannot be found, or an option is wrong.
         """
         files = find_word_vectors(uses_with.get("model"), uses_with.get("vocabulary"))
-        pooling = check_pooling(uses_with.get("pooling") or "idf")
-        facts = {
-            "model": files.name,
-            "dimensions": uses_with.get("dimensions") or files.dimensions * len(pooling),
-            "pooling": list(pooling),
-            "normalize": bool(uses_with.get("normalize", True)),
-        }
+        vectors = cls.describe_vectors(uses_with, (files.dimensions,), pooling="idf", normalize=True)
+        facts = {"model": files.name, **vectors}
         limit = uses_with.get("max_length")
         return facts if limit is None else {**facts, "max_tokens": limit}
 

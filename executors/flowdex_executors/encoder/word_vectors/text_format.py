@@ -4,7 +4,7 @@
     the 0.418 0.24968 -0.41242 ...       fields are separated by spaces
     . . . 0.1 0.2 0.3 ...                a word may hold spaces: the numbers are the last fields of the line
 
-Parsing is numpy's, some megabytes at a time: the words are blanked out and the rest is one array of numbers.
+Parsing is numpy's, some megabytes at a time: the words are cut out and the rest is one array of numbers.
 """
 
 from __future__ import annotations
@@ -148,12 +148,15 @@ def _chunks(data: mmap.mmap, start: int) -> Iterator[bytes]:
 
 def _parse(path: Path, chunk: bytes, dimensions: int, line: int) -> _Part:
     """Parse whole lines, of which the first is number `line` of the file."""
-    buffer: _Bytes = np.frombuffer(bytearray(chunk), np.uint8)
-    buffer[(buffer == 9) | (buffer == 13)] = _SPACE
+    buffer: _Bytes = np.frombuffer(chunk, np.uint8)
     breaks = np.flatnonzero(buffer == _NEWLINE)
+    lines = len(breaks)
     starts = np.concatenate(([0], breaks[:-1] + 1))
-    blank = (buffer == _SPACE) | (buffer == _NEWLINE)
-    fields = np.flatnonzero(~blank & np.concatenate(([True], blank[:-1])))  # where each starts
+    # Where each field starts. What is below a space counts as one: it may stand in a word, where it does no harm.
+    blank = buffer <= _SPACE
+    fields = np.flatnonzero(blank[:-1] > blank[1:]) + 1
+    if not blank[0]:
+        fields = np.concatenate(([0], fields))
     # Fields up to the end of each line; the last `dimensions` of them are its numbers.
     through = np.searchsorted(fields, breaks)
     own = np.diff(through, prepend=0)
@@ -167,16 +170,12 @@ def _parse(path: Path, chunk: bytes, dimensions: int, line: int) -> _Part:
             f"{dimensions} dimensions; the file is not complete, or damaged"
         )
     used = own > 0
-    starts, numbers = starts[used], numbers[used]
+    starts, numbers, breaks = starts[used], numbers[used], breaks[used]
     words = [chunk[start:end].strip(b" \t\r").decode("utf-8", "replace") for start, end in _pairs(starts, numbers)]
-    inside = np.zeros(len(buffer) + 1, np.int8)
-    inside[starts] += 1
-    inside[numbers] -= 1
-    buffer[np.cumsum(inside[:-1], dtype=np.int8) > 0] = _SPACE
-    values = _numbers(buffer.tobytes())
+    values = _numbers(b" ".join([chunk[start:end] for start, end in _pairs(numbers, breaks)]))
     if values is None or values.size != len(words) * dimensions or not np.isfinite(values).all():
         raise _bad_number(path, chunk, dimensions, line)
-    return _Part(words, values.reshape(len(words), dimensions), len(breaks))
+    return _Part(words, values.reshape(len(words), dimensions), lines)
 
 
 def _pairs(starts: _Positions, ends: _Positions) -> Iterator[tuple[int, int]]:
