@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from flowdex_orchestrator.flow.classes import inspect_classes
 from flowdex_orchestrator.flow.findings import Finding, KeyPath
 from flowdex_orchestrator.flow.model import Executor, Flow
 from flowdex_orchestrator.flow.topology import GATEWAY
+from flowdex_orchestrator.gpus import VISIBLE, count_gpus
 
 __all__ = ["check_flow"]
 
@@ -174,17 +173,10 @@ def _gpu_count(executor: Executor) -> int:
 
 
 def _visible_gpus() -> int:
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
+    chosen = os.environ.get(VISIBLE)
+    if chosen is not None and not chosen.startswith("RR"):
         return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return 0
-    try:
-        listed = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return listed.stdout.count("\nGPU ") + listed.stdout.startswith("GPU ")
+    return count_gpus()
 
 
 # ---- facts ----

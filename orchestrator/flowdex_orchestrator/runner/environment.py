@@ -3,7 +3,8 @@
     this process's variables  <-  flowdex's defaults  <-  threads of the replica  <-  `env:` of the executor
 
 Numeric libraries start as many threads as there are cores, in every process. Several replicas would then fight for the
-cores, so each gets its share; who sets a variable, in the shell or in `env:`, is right.
+cores, so each gets its share; who sets a variable, in the shell or in `env:`, is right. GPUs are dealt to the replicas
+where `CUDA_VISIBLE_DEVICES` says so; see `gpus`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from flowdex_orchestrator.gpus import VISIBLE, deal_gpus
 
 __all__ = ["child_environment", "usable_cores"]
 
@@ -38,18 +41,29 @@ def usable_cores() -> int:
 
 
 def child_environment(
-    env: Mapping[str, str], *, replicas: int = 1, base: Mapping[str, str] | None = None, cores: int | None = None
+    env: Mapping[str, str],
+    *,
+    replicas: int = 1,
+    replica: int = 0,
+    base: Mapping[str, str] | None = None,
+    cores: int | None = None,
 ) -> dict[str, str]:
     """The variables of one replica.
 
     Args:
         env: `env:` of the executor.
         replicas: Replicas of the executor, which share the cores.
+        replica: Which of them, from 0.
         base: The variables to start from; this process's by default.
         cores: Cores to share; those that this process may use by default.
+
+    Raises:
+        ConfigurationError: `CUDA_VISIBLE_DEVICES` names GPUs that there are not.
     """
     threads = str(max(1, (cores or usable_cores()) // max(1, replicas)))
     variables = {**_DEFAULTS, **dict.fromkeys(THREAD_VARIABLES, threads)}
     variables.update(os.environ if base is None else base)
     variables.update(env)
+    if VISIBLE in variables:
+        variables[VISIBLE] = deal_gpus(variables[VISIBLE], replica)
     return variables

@@ -75,7 +75,7 @@ class _Planner:
                 launch = self._launch(
                     f"{executor.name}-{replica}",
                     ("executor", executor.name, "--host", host, "--port", str(port), "--replica", str(replica)),
-                    child_environment(executor.env, replicas=executor.replicas),
+                    child_environment(executor.env, replicas=executor.replicas, replica=replica),
                 )
             probe = partial(GrpcProbe, reached, port)
             plans.append(ProcessPlan(executor.name, replica, reached, port, launch, probe, timeout))
