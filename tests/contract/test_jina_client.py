@@ -13,7 +13,7 @@ import textwrap
 from typing import Any
 
 import pytest
-from conftest import RunningFlow
+from flow_support import RunningFlow
 
 pytest.importorskip("jina")
 

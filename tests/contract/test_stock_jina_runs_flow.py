@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import ROOT, RunningFlow, free_ports
+from flow_support import ROOT, RunningFlow, free_ports
 
 from flowdex import Client
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, RunningFlow, run_flowdex, start_flow, stop_flow
+from flow_support import ROOT, RunningFlow, run_flowdex, start_flow, stop_flow
 
 from flowdex import AsyncClient
 

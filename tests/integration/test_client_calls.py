@@ -419,7 +419,7 @@ def test_no_pause_beyond_the_deadline(client: Client, flow: FakeFlow) -> None:
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_nobody_there(scheme: str) -> None:
-    from conftest import free_ports
+    from flow_support import free_ports
 
     (port,) = free_ports(1)
     started = time.monotonic()

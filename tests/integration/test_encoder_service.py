@@ -12,7 +12,7 @@ import pytest
 from flowdex import AsyncClient, Client, InvalidInput
 
 if TYPE_CHECKING:
-    from conftest import RunningFlow
+    from flow_support import RunningFlow
 
 SENTENCE = "a sentence of the bulk that keeps the compute threads busy for a while, number {} "
 

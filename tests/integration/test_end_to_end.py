@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import ROOT, RunningFlow
+from flow_support import ROOT, RunningFlow
 
 from flowdex import Client, InvalidInput
 
