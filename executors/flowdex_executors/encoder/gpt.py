@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import choose_device
+from flowdex_executors.encoder.backend import COMPUTE_DTYPES, choose_device
 from flowdex_executors.encoder.base import check_options
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
-from flowdex_executors.encoder.pooling import check_pooling
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.tokenising import TextTokenizer
 from flowdex_executors.encoder.transformers_backend import TransformersBackend
@@ -35,7 +34,10 @@ class GptEncoder(TokenEncoder):
         pooling: None for what the model's sentence-transformers files say, "weighted_mean" where it has none; else see
             `EncodeParameters`, as for all that a request may choose.
         normalize: Whether to scale vectors to length 1; None for the model's own.
+        prompts: Texts that go before the text, by name, beside the model's own; see `TokenEncoder`.
+        prompt: Name of the one that /encode uses where a request names none; None for the model's own default.
         device: "auto" (a GPU if there is one), "cpu" or "cuda:N".
+        compute_dtype: "float32", or for a GPU "float16" or "bfloat16".
         threads: Compute threads; None for as many as there are cores, or one on a GPU.
         **options: What `TokenEncoder` takes: `layers`, `truncation`, `dimensions`, `dtype`, `batch_tokens`, ...
 
@@ -50,7 +52,10 @@ class GptEncoder(TokenEncoder):
         max_length: int | None = None,
         pooling: str | Sequence[str] | None = None,
         normalize: bool | None = None,
+        prompts: Mapping[str, str] | None = None,
+        prompt: str | None = None,
         device: str = "auto",
+        compute_dtype: str = "float32",
         threads: int | None = None,
         **options: Any,
     ) -> None:
@@ -61,12 +66,16 @@ class GptEncoder(TokenEncoder):
         device = choose_device(device)
         super().__init__(
             tokenizer=TextTokenizer(files),
-            backend=TransformersBackend(files, device),
+            backend=TransformersBackend(files, device, compute_dtype),
             model=files.name,
             max_tokens=max_tokens,
             pooling=_pooling(files) if pooling is None else pooling,
             normalize=files.normalize if normalize is None else bool(normalize),
+            prompts={**files.prompts, **(prompts or {})},
+            prompt=files.prompt if prompt is None else prompt,
             device=device,
+            compute_dtype=compute_dtype,
+            fingerprint_parts=files.digests,
             threads=1 if threads is None and device != "cpu" else threads,
             **options,
         )
@@ -84,22 +93,21 @@ class GptEncoder(TokenEncoder):
             files = _read(uses_with.get("model"), download=False)
         except NotDownloaded:
             return {"model": uses_with["model"]}
-        pooling = check_pooling(uses_with.get("pooling") or _pooling(files))
-        layers = uses_with.get("layers", -1)
-        count = len(layers) if isinstance(layers, (list, tuple)) and uses_with.get("layer_mode") != "mean" else 1
-        asked = uses_with.get("normalize")
+        sizes = (files.hidden_size,) * (_layers(files) + 1)
         return {
             "model": files.name,
-            "dimensions": uses_with.get("dimensions") or files.hidden_size * count * len(pooling),
             "max_tokens": _max_tokens(files, uses_with.get("max_length")),
-            "pooling": list(pooling),
-            "normalize": files.normalize if asked is None else bool(asked),
+            **cls.describe_vectors(uses_with, sizes, pooling=_pooling(files), normalize=files.normalize),
         }
 
     @classmethod
     def check(cls, uses_with: Mapping[str, Any], context: Any = None) -> list[str]:
         """Problems of these options that can be known before start, as sentences; beyond what `describe` raises."""
         problems = [f"{name}: {problem}" for name, problem in check_options(uses_with).items()]
+        if uses_with.get("compute_dtype", "float32") not in COMPUTE_DTYPES:
+            problems.append(
+                f"compute_dtype: {uses_with['compute_dtype']!r} is unknown; choose from {', '.join(COMPUTE_DTYPES)}"
+            )
         try:
             return problems + _problems(_read(uses_with.get("model"), download=False))
         except NotDownloaded as error:
@@ -115,6 +123,10 @@ def _read(model: Any, *, download: bool = True) -> ModelFiles:
             "model: openai-community/openai-gpt, or openai-community/gpt2"
         )
     return read_model(model, download=download)
+
+
+def _layers(files: ModelFiles) -> int:
+    return int(files.config.get("num_hidden_layers") or files.config.get("n_layer") or 0)
 
 
 def _pooling(files: ModelFiles) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
@@ -29,28 +30,37 @@ class TransformersBackend:
         compute_dtype: Name of the number type to compute in.
 
     Raises:
-        ConfigurationError: transformers cannot load it, or it is an encoder-decoder.
+        ConfigurationError: transformers cannot load it, weights are missing, or it is an encoder-decoder.
     """
 
     name = "transformers"
     padded = True
 
     def __init__(self, files: ModelFiles, device: str = "cpu", compute_dtype: str = "float32") -> None:
+        from safetensors import SafetensorError
         from transformers import AutoModel
 
         dtype = torch_dtype(compute_dtype)
         if files.config.get("is_encoder_decoder"):
             raise ConfigurationError(f"model {files.name!r} is an encoder-decoder; name an encoder")
         try:
-            model = AutoModel.from_pretrained(str(files.path), local_files_only=True, dtype=dtype)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            model, loading = AutoModel.from_pretrained(
+                str(files.path), local_files_only=True, dtype=dtype, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError, SafetensorError) as error:
             raise ConfigurationError(
                 f"transformers cannot load model {files.name!r} ({files.path}): {error}"
             ) from error
+        missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # which is not used
+        if missing:  # transformers would go on with random numbers
+            raise ConfigurationError(
+                f"the weights of model {files.name!r} ({files.path}) lack {missing[0]} and {len(missing) - 1} others; "
+                "name a whole model, whose config.json belongs to its weights"
+            )
         model.config.use_cache = False  # decoders would keep keys and values for a next token that never comes
         self._model = model.to(device).eval()
         self._device = device
-        self._padding = int(files.config.get("pad_token_id") or 0)
+        self._padding = max(int(files.config.get("pad_token_id") or 0), 0)  # some decoders say -1 for none
         self._has_types = int(files.config.get("type_vocab_size") or 0) > 1
         layers = int(model.config.num_hidden_layers)
         self.dimensions = (files.hidden_size,) * (layers + 1)

@@ -252,6 +252,26 @@ async def test_concat_pooling_of_the_last_layer(encoder: UlmfitEncoder, arrays: 
     assert status["backward"] is False
 
 
+async def test_the_fingerprint_is_that_of_weights_vocabulary_and_direction(
+    encoder: UlmfitEncoder, files: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "itos.json").write_text(json.dumps(TOKENS))
+    (tmp_path / "other.json").write_text(json.dumps(TOKENS[::-1]))
+    (tmp_path / "other").mkdir()
+    torch.save(fastai_names(some_arrays(seed=1), "2"), tmp_path / "other" / "lstm_fwd.pth")
+    own = (await encoder.status())["fingerprint"]
+    for options, same in (
+        ({"vocabulary": str(tmp_path / "itos.json")}, True),  # the same tokens in another file
+        ({"vocabulary": str(tmp_path / "other.json")}, False),
+        ({"weights": str(tmp_path / "other" / "lstm_fwd.pth")}, False),
+        ({"backward": True}, False),
+        ({"max_length": 100, "threads": 2}, True),
+    ):
+        other = UlmfitEncoder(**{**files, **options})
+        assert ((await other.status())["fingerprint"] == own) is same, options
+        other.close()
+
+
 @pytest.mark.parametrize("layers", [[0], [1], [-2], [0, 3], [3, 1, 2]])
 async def test_layers(encoder: UlmfitEncoder, arrays: Arrays, layers: list[int]) -> None:
     vectors = await vectors_of(encoder, TEXTS, layers=layers, pooling="mean")
@@ -324,6 +344,7 @@ def test_describe_and_check(files: dict[str, str], tmp_path: Path) -> None:
         "model": "lstm_fwd",
         "dimensions": 18,
         "pooling": ["last", "max", "mean"],
+        "normalize": False,
         "max_tokens": 1440,
     }
     some = {**files, "layers": [0, 1], "pooling": "mean"}

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowdex.errors import ConfigurationError, InvalidInput
-from flowdex_executors.encoder.backend import choose_device, resolve_layers
+from flowdex.errors import ConfigurationError
+from flowdex_executors.encoder.backend import choose_device
 from flowdex_executors.encoder.base import check_options
-from flowdex_executors.encoder.pooling import check_pooling
+from flowdex_executors.encoder.fingerprint import digest_files
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.ulmfit.awd_lstm import AwdLstm
 from flowdex_executors.encoder.ulmfit.tokenizer import FastaiTokenizer
@@ -71,6 +71,11 @@ class UlmfitEncoder(TokenEncoder):
             max_tokens=max_length,
             pooling=pooling,
             device=device,
+            fingerprint_parts={
+                "weights": digest_files(weights_file),
+                "vocabulary": tokens.digest,
+                **({"backward": True} if backward else {}),
+            },
             threads=1 if threads is None and device != "cpu" else threads,
             **options,
         )
@@ -89,19 +94,7 @@ class UlmfitEncoder(TokenEncoder):
         """
         weights = _file("weights", uses_with.get("weights"))
         sizes = read_sizes(weights)
-        pooling = check_pooling(uses_with.get("pooling") or CONCAT_POOLING)
-        layers = uses_with.get("layers", -1)
-        try:
-            asked = resolve_layers([layers] if isinstance(layers, int) else layers, len(sizes))
-        except (InvalidInput, TypeError) as error:
-            raise ConfigurationError(f"layers: {str(error).removeprefix('layers: ')}") from None
-        chosen = [sizes[layer] for layer in asked]
-        size = chosen[0] if uses_with.get("layer_mode") == "mean" else sum(chosen)
-        facts = {
-            "model": weights.stem,
-            "dimensions": uses_with.get("dimensions") or size * len(pooling),
-            "pooling": list(pooling),
-        }
+        facts = {"model": weights.stem, **cls.describe_vectors(uses_with, sizes, pooling=CONCAT_POOLING)}
         max_length = uses_with.get("max_length", _MAX_TOKENS)
         return facts if max_length is None else {**facts, "max_tokens": max_length}
 

@@ -10,6 +10,7 @@ one, those that a list of strings is made of are carried out here, and the first
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +50,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def digest(self) -> str:
+        """A hash of the tokens, whatever file they came from."""
+        return hashlib.sha256(json.dumps(self.tokens).encode()).hexdigest()[:16]
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
         """The ids of tokens, `unknown` for those that are not in the vocabulary."""
