@@ -91,7 +91,7 @@ CASES = [
     _bert("ctranslate2"),
     _bert("onnx", "int8"),
     _bert("ctranslate2", "int8"),
-    Case("glove", "50 dimensions", "WordVectorEncoder", lambda *_: {}),
+    Case("glove", "50 dimensions", "WordVectorEncoder", lambda *_: {"empty": "zero"}),
     Case("elmo", "512 cells, random", "ElmoEncoder", _elmo),
     Case("ulmfit", "published size, random", "UlmfitEncoder", _ulmfit),
     Case("gpt", "4 layers of 256, random", "GptEncoder", _gpt),

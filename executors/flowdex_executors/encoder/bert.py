@@ -11,7 +11,10 @@ from typing import Any
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.backend import COMPUTE_DTYPES, Backend, choose_device
 from flowdex_executors.encoder.base import available_cores, check_options
+from flowdex_executors.encoder.ctranslate2_backend import CTranslate2Backend
+from flowdex_executors.encoder.fingerprint import digest_files
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
+from flowdex_executors.encoder.onnx_backend import load_onnx, onnx_file
 from flowdex_executors.encoder.packed_bert import PackedBert
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.tokenising import TextTokenizer
@@ -80,7 +83,7 @@ class BertEncoder(TokenEncoder):
             device=device,
             compute_dtype=compute_dtype,
             threads=threads,
-            fingerprint_parts={**files.digests, **({} if quantization is None else {"quantization": quantization})},
+            fingerprint_parts={**files.digests, **_parts(files, backend, quantization)},
             **options,
         )
 
@@ -126,8 +129,10 @@ class BertEncoder(TokenEncoder):
             return [*problems, f"model: {error.message}"] if _offline() else problems
         if not files.has_weights:
             problems.append(f"model: {files.path} holds no weights (model.safetensors or pytorch_model.bin)")
-        elif backend == "packed" and not PackedBert.supports(files):
-            problems.append(f"backend: packed cannot compute {files.name!r} ({files.model_type}); use transformers")
+        elif not PackedBert.supports(files) and (
+            backend in ("packed", "ctranslate2") or (backend == "onnx" and onnx_file(files) is None)
+        ):
+            problems.append(f"backend: {backend} cannot compute {files.name!r} ({files.model_type}); use transformers")
         return problems
 
 
@@ -155,6 +160,14 @@ def _check_quantization(quantization: Any, backend: str) -> str | None:
     return None
 
 
+def _parts(files: ModelFiles, backend: str, quantization: Any) -> dict[str, Any]:
+    """What a backend adds to the fingerprint: nothing where it gives the model's own vectors."""
+    if quantization is not None:
+        return {"quantization": f"{quantization} by {backend}"}  # each rounds in its own way
+    file = onnx_file(files) if backend == "onnx" and not PackedBert.supports(files) else None
+    return {} if file is None else {"onnx": digest_files(file)}
+
+
 def _load(
     files: ModelFiles, backend: str, device: str, *, quantization: Any, threads: int | None, compute_dtype: str
 ) -> Backend:
@@ -173,12 +186,8 @@ def _load(
             f"compute_dtype: the backend {backend} computes in float32; use packed or transformers"
         )
     if backend == "onnx":
-        from flowdex_executors.encoder.onnx_backend import load_onnx
-
         return load_onnx(files, device, int8=quantization is not None)
     if backend == "ctranslate2":
-        from flowdex_executors.encoder.ctranslate2_backend import CTranslate2Backend
-
         return CTranslate2Backend(files, device, threads=threads or available_cores(), int8=quantization is not None)
     if backend != "transformers" and PackedBert.supports(files):
         return PackedBert(files, device, compute_dtype)

@@ -200,11 +200,13 @@ class TokenEncoder(Encoder):
         return self._default_fingerprint if options is self.defaults else self._fingerprint(options)
 
     def _fingerprint(self, options: EncodeParameters) -> str:
-        layers = resolve_layers(options.layers, len(self.backend.dimensions))
+        count = len(self.backend.dimensions)
+        # Counted from the top, where all backends of a model agree: some give the last layer only.
+        layers = [layer - count for layer in resolve_layers(options.layers, count)]
         parts: dict[str, Any] = {
             "model": self.model,
             "pooling": list(options.pooling),
-            "layers": list(layers),
+            "layers": layers,
             "normalize": options.normalize,
             "dimensions": vector_size(options, self.backend.dimensions),
             "dtype": options.dtype,

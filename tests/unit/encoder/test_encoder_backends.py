@@ -13,6 +13,7 @@ import pytest
 
 from flowdex.errors import ConfigurationError, InvalidInput
 from flowdex_executors import BertEncoder
+from flowdex_executors.encoder.fingerprint import differences
 from flowdex_executors.encoder.model_files import read_model
 from flowdex_executors.encoder.tokenising import TokenSequence
 from flowdex_executors.encoder.transformers_backend import TransformersBackend
@@ -89,11 +90,14 @@ def test_onnx_takes_the_file_of_a_folder_whose_architecture_it_does_not_know(mak
     folder = make_model("mpnet")
     with pytest.raises(ConfigurationError, match=r"put an export of it into its folder as model\.onnx"):
         BertEncoder(str(folder), backend="onnx")
+    assert "onnx cannot compute" in BertEncoder.check({"model": str(folder), "backend": "onnx"})[0]
     copy = tmp_path / "with-file"
     shutil.copytree(folder, copy)
     (copy / "onnx").mkdir()
     onnx.save_model(embedding_model(96, 32), copy / "onnx" / "model.onnx")
+    assert BertEncoder.check({"model": str(copy), "backend": "onnx"}) == []
     encoder = BertEncoder(str(copy), backend="onnx", threads=1)
+    assert '"onnx":' in encoder.fingerprint(encoder.defaults)
     assert encoder.dimensions == 32
     assert encoder.encode_batch([TokenSequence([2, 9, 3])]).shape == (1, 32)
     encoder.close()
@@ -155,6 +159,25 @@ def test_ctranslate2_needs_temporary_files(make_model: Any, tmp_path: Path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with pytest.raises(ConfigurationError, match="room for temporary files"):
         BertEncoder(str(make_model("bert")), backend="ctranslate2")
+
+
+def test_exact_backends_share_a_fingerprint_and_int8_does_not(make_model: Any) -> None:
+    for module in ("onnxruntime", "onnx", "ctranslate2"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    folder = str(make_model("bert"))
+
+    def fingerprint(**options: Any) -> str:
+        encoder = BertEncoder(folder, threads=1, **options)
+        encoder.close()
+        return encoder.fingerprint(encoder.defaults)
+
+    exact = {fingerprint(backend=backend) for backend in ("packed", "transformers", "onnx", "ctranslate2")}
+    lossy = {fingerprint(backend=backend, quantization="int8") for backend in ("onnx", "ctranslate2")}
+    assert (len(exact), len(lossy), exact & lossy) == (1, 2, set())
+    (one,) = exact
+    assert {phrase for other in lossy for phrase in differences(one, other)} == {
+        f'quantization is "int8 by {backend}" instead of nothing' for backend in ("ctranslate2", "onnx")
+    }
 
 
 @pytest.mark.parametrize(("backend", "module"), [("onnx", "onnxruntime"), ("onnx", "onnx"), ("ctranslate2",) * 2])
