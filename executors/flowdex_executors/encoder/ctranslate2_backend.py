@@ -81,7 +81,7 @@ class CTranslate2Backend:
 
 def _load(model: BertWeights, name: str, device: str, threads: int, compute_type: str) -> Any:
     try:
-        import ctranslate2  # type: ignore[import-untyped]
+        import ctranslate2
     except ImportError:
         raise ConfigurationError(
             "CTranslate2 is not installed: run pip install 'flowdex[ctranslate2]', or choose another backend"
@@ -110,7 +110,7 @@ def _load(model: BertWeights, name: str, device: str, threads: int, compute_type
 def _specification(model: BertWeights) -> Any:
     """The model as CTranslate2 writes it; to it, weights are NumPy arrays."""
     import torch
-    from ctranslate2.specs import common_spec, transformer_spec  # type: ignore[import-untyped]
+    from ctranslate2.specs import common_spec, transformer_spec
 
     activation = {
         "none": common_spec.Activation.GELU,

@@ -23,7 +23,7 @@ def require_onnxruntime() -> Any:
         ConfigurationError: It is not installed.
     """
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ImportError:
         raise ConfigurationError(
             "ONNX Runtime is not installed: run pip install 'flowdex[onnx]' (for a GPU, put onnxruntime-gpu in the "
