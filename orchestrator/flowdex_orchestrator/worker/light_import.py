@@ -14,7 +14,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-import flowdex_executors  # noqa: F401 - imported before jina it stays lazy, imported after jina it loads every executor
+import flowdex_executors  # imported before jina it stays lazy, imported after jina it loads every executor
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow.model import Executor
@@ -45,4 +45,7 @@ def import_jina_for(*executors: Executor) -> None:
 
 
 def _is_ours(executor: Executor) -> bool:
-    return isinstance(executor.uses, str) and executor.uses.startswith(_OURS) and not executor.py_modules
+    uses = executor.uses
+    if not isinstance(uses, str) or executor.py_modules:
+        return False
+    return uses.startswith(_OURS) or uses in flowdex_executors.__all__

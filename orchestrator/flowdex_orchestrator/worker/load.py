@@ -1,6 +1,6 @@
 """Build the executor that a flow file's entry describes.
 
-    uses: package.Class | Class (+ py_modules) ---> class ---+
+    uses: package.Class | Class (+ py_modules) ---> class ---+     a bare name may be one of flowdex_executors, too
                                                              +--> instance, as Jina makes it
     uses: config.yml | {jtype: ...} ----> Jina's own loader -+
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import flowdex_executors
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.worker.light_import import import_jina_for
 
@@ -151,9 +152,13 @@ def find_class(uses: str, py_modules: Sequence[ModuleType]) -> Any:
         return Executor
     own = {module.__name__: module for module in py_modules}
     if not module_name:
-        places = list(py_modules)
+        places = [*py_modules, flowdex_executors] if uses in flowdex_executors.__all__ else list(py_modules)
         if not places:
-            raise ConfigurationError(f"uses: {uses}: write package.{uses}, or name the file of {uses} in py_modules")
+            near = difflib.get_close_matches(uses, flowdex_executors.__all__, n=1)
+            raise ConfigurationError(
+                f"uses: {uses} is no executor of flowdex{f' (did you mean {near[0]}?)' if near else ''}; "
+                f"write package.{uses}, or name the file of {uses} in py_modules"
+            )
     else:
         places = [own.get(module_name) or importlib.import_module(module_name)]
     for place in places:

@@ -113,6 +113,15 @@ def test_a_module_path(folder):
     assert type(load(folder, "uses: flowdex_executors.Ranker")).__name__ == "Ranker"
 
 
+def test_a_bare_name_is_one_of_flowdexs_own_unless_the_flow_has_it(folder):
+    assert type(load(folder, "uses: Ranker")).__module__ == "flowdex_executors.ranker"
+    assert type(load(folder, "uses: Ranker\npy_modules: [mine.py]")).__module__ == "flowdex_executors.ranker"
+    (folder / "other.py").write_text(MINE.replace("Mine", "Ranker"))
+    assert type(load(folder, "uses: Ranker\npy_modules: [other.py]")).__module__ == "other"
+    with pytest.raises(ConfigurationError, match=r"uses: BertEncodr is no executor of flowdex \(did you mean BertEn"):
+        load(folder, "uses: BertEncodr")
+
+
 def test_without_uses_it_is_jinas_executor_that_returns_what_it_gets(folder):
     assert type(load(folder, "")) is Executor
 
