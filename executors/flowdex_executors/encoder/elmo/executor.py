@@ -15,19 +15,22 @@ from typing import Any
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.backend import choose_device
 from flowdex_executors.encoder.base import check_options
+from flowdex_executors.encoder.batching import Pending
 from flowdex_executors.encoder.elmo.backend import ElmoBackend
 from flowdex_executors.encoder.elmo.scalar_mix import ScalarMix
 from flowdex_executors.encoder.elmo.tokenizer import WordTokenizer
 from flowdex_executors.encoder.elmo.weights import read_options
-from flowdex_executors.encoder.pooling import check_pooling
+from flowdex_executors.encoder.fingerprint import digest_files
 from flowdex_executors.encoder.token_encoder import TokenEncoder
+from flowdex_executors.encoder.views import compute_in_order
+from flowdex_executors.encoder.word_vectors.tokenizer import SPLITTERS, Splitter, make_splitter
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
 __all__ = ["ElmoEncoder"]
 
 _MAX_WORDS = 512
-_BATCH_WORDS = 512  # with the published size two seconds of a core, which is what a query may have to wait
+_BATCH_WORDS = 512  # of the published size, two to three seconds of a core: what a query may have to wait
 
 
 class ElmoEncoder(TokenEncoder):
@@ -41,6 +44,7 @@ class ElmoEncoder(TokenEncoder):
         stateful: Reproduces the authors' implementation, in which sequence i of a request goes on from where sequence i
             of the requests before ended, and so a text has other vectors each time. Requests are then computed one
             after the other. Not for a service.
+        words: How texts are split: "treebank", "punctuation", "whitespace" or "scripts"; see `make_splitter`.
         max_length: Longest sequence in words; None for no limit.
         cached_words: How many words' context-free vectors to remember.
         pooling: See `EncodeParameters`, as for all that a request may choose.
@@ -63,6 +67,7 @@ class ElmoEncoder(TokenEncoder):
         mix_weights: Sequence[float] | None = None,
         gamma: float = 1.0,
         stateful: bool = False,
+        words: Splitter = "treebank",
         max_length: int | None = _MAX_WORDS,
         cached_words: int = 20_000,
         pooling: str | Sequence[str] = "mean",
@@ -71,7 +76,7 @@ class ElmoEncoder(TokenEncoder):
         threads: int | None = None,
         **others: Any,
     ) -> None:
-        problems = _problems({"max_length": max_length, "cached_words": cached_words})
+        problems = _problems({"words": words, "max_length": max_length, "cached_words": cached_words})
         if problems:
             raise ConfigurationError(problems[0])
         options_file, weights_file = _file("options", options), _file("weights", weights)
@@ -86,13 +91,19 @@ class ElmoEncoder(TokenEncoder):
             cached_words=cached_words,
         )
         super().__init__(
-            tokenizer=WordTokenizer(),
+            tokenizer=WordTokenizer(make_splitter(words)),
             backend=backend,
             model=_name(weights_file),
             max_tokens=max_length,
             pooling=pooling,
             device=device,
             batch_tokens=batch_tokens,
+            fingerprint_parts={
+                "weights": digest_files(options_file, weights_file),
+                "words": words,
+                "mix": list(backend.mix.shares),
+                **({"stateful": True} if stateful else {}),
+            },
             threads=1 if threads is None and device != "cpu" else threads,
             **others,
         )
@@ -118,29 +129,37 @@ class ElmoEncoder(TokenEncoder):
         """Queue sequences; with `stateful`, as one batch in the request's own order, after the requests before."""
         if self._in_turn is None:
             return super().submit(sequences)
-        return self._in_turn.submit(self._compute_in_order, sequences)
+        pending: Pending[Any] = Pending()
+        self._in_turn.submit(self._compute, sequences, pending)
+        return pending
 
-    def _compute_in_order(self, jobs: Sequence[Any]) -> list[Any]:
+    def _compute(self, jobs: Sequence[Any], pending: Pending[Any]) -> None:
         import torch
 
-        with torch.inference_mode():
-            return self._forward(jobs, False)
+        if not pending.set_running_or_notify_cancel():
+            return
+        pending.mark_started()
+        try:
+            with torch.inference_mode():
+                results = compute_in_order(self.backend, jobs)
+        except Exception as error:  # whatever a model raises goes to its request
+            pending.set_exception(error)
+        else:
+            pending.mark_finished()
+            pending.set_result(results)
 
     @classmethod
     def describe(cls, uses_with: Mapping[str, Any]) -> dict[str, Any]:
-        """Model, dimensions and max_tokens for these options, from options.json alone.
+        """Model, dimensions, max_tokens, pooling and normalize for these options, from options.json alone.
 
         Raises:
             ConfigurationError: A file is not named or cannot be read, or an option does not fit the model.
         """
         found = read_options(_file("options", uses_with.get("options")))
-        pooling = check_pooling(uses_with.get("pooling") or "mean")
-        layers = uses_with.get("layers", -1)
-        count = len(layers) if isinstance(layers, (list, tuple)) and uses_with.get("layer_mode") != "mean" else 1
+        sizes = (2 * found.projection,) * (found.layers + 2)
         facts = {
             "model": _name(_file("weights", uses_with.get("weights"))),
-            "dimensions": uses_with.get("dimensions") or 2 * found.projection * count * len(pooling),
-            "pooling": list(pooling),
+            **cls.describe_vectors(uses_with, sizes),
         }
         max_length = uses_with.get("max_length", _MAX_WORDS)
         return facts if max_length is None else {**facts, "max_tokens": max_length}
@@ -181,7 +200,9 @@ def _name(weights: Path) -> str:
 
 
 def _problems(uses_with: Mapping[str, Any]) -> list[str]:
-    return [
+    words = uses_with.get("words", "treebank")
+    unknown = [] if words in SPLITTERS else [f"words: {words!r} is unknown; choose from {', '.join(SPLITTERS)}"]
+    return unknown + [
         f"{name}: must be a whole number of at least {least}, got {value!r}"
         for name, least in (("max_length", 1), ("cached_words", 0))
         if (value := uses_with.get(name)) is not None

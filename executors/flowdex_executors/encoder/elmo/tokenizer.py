@@ -1,18 +1,18 @@
 """Texts to words for ELMo, whose vocabulary is open: any string is a word, so a sequence's `ids` are its words.
 
-text --word_spans--> spans --cut at the limit--> TokenSequence(words, dropped, spans, windows)
+text --splitter--> words and spans --cut at the limit--> TokenSequence(words, dropped, spans, windows)
 
-Words that the caller has cut already are taken as they are. Nothing is lowered: case is what the characters say.
+Words that the caller has cut already are taken as they are, but for blank ones. Nothing is lowered: the characters of a
+word say its case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from flowdex.errors import InvalidInput
 from flowdex_executors.encoder.tokenising import Span, Text, TokeniseOptions, TokenSequence
-from flowdex_executors.encoder.words import word_spans
 
 __all__ = ["WordTokenizer"]
 
@@ -22,7 +22,14 @@ _SPARE_WORDS = 8
 
 
 class WordTokenizer:
-    """Cuts texts into words; see `flowdex_executors.encoder.words` for where."""
+    """Cuts texts into words.
+
+    Args:
+        splitter: Gives the words of a text, each with the [start, end) of its characters.
+    """
+
+    def __init__(self, splitter: Callable[[str], list[tuple[str, Span]]]) -> None:
+        self._split = splitter
 
     def tokenise(self, texts: Sequence[Text], options: TokeniseOptions) -> list[TokenSequence]:
         """Tokenise; see `Tokenizer.tokenise`."""
@@ -38,20 +45,20 @@ class WordTokenizer:
         if isinstance(text, tuple):
             raise InvalidInput("ELMo reads single texts, not pairs; send the two as documents of their own")
         if isinstance(text, str):
-            spans = _spans(text, options)
-            return _cut([text[start:end] for start, end in spans], spans, options)
+            found = self._words(text, options)
+            return _cut([word for word, _ in found], [span for _, span in found], options)
         starts = accumulate((len(word) + 1 for word in text), initial=0)  # as if joined by single spaces
-        return _cut(text, [(start, start + len(word)) for start, word in zip(starts, text, strict=False)], options)
+        kept = [(word, (start, start + len(word))) for start, word in zip(starts, text, strict=False) if word.strip()]
+        return _cut([word for word, _ in kept], [span for _, span in kept], options)
 
-
-def _spans(text: str, options: TokeniseOptions) -> list[Span]:
-    """The words of a text: of a much longer one than is kept, those of a part of it that holds enough."""
-    limit = options.max_tokens
-    if limit is not None and options.truncation in ("head", "error") and not options.exact:
-        prefix = text[: _PREFIX_CHARACTERS_PER_WORD * limit + 1024]
-        if len(prefix) < len(text) and len(spans := word_spans(prefix)) >= limit + _SPARE_WORDS:
-            return spans
-    return word_spans(text)
+    def _words(self, text: str, options: TokeniseOptions) -> list[tuple[str, Span]]:
+        """The words of a text: of a much longer one than is kept, those of a part of it that holds enough."""
+        limit = options.max_tokens
+        if limit is not None and options.truncation in ("head", "error") and not options.exact:
+            prefix = text[: _PREFIX_CHARACTERS_PER_WORD * limit + 1024]
+            if len(prefix) < len(text) and len(found := self._split(prefix)) >= limit + _SPARE_WORDS:
+                return found
+        return self._split(text)
 
 
 def _cut(words: Sequence[str], spans: Sequence[Span], options: TokeniseOptions) -> TokenSequence:
