@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +22,12 @@ __all__ = ["encode"]
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write float32 rows to this .npy file."
 )
+@click.option(
+    "--flow",
+    type=click.Path(path_type=Path),
+    metavar="FLOW.YML",
+    help="Use this flow on this machine; if it does not run, start it for this command.",
+)
 @json_option
 @connection_options
 @click.pass_context
@@ -30,6 +37,7 @@ def encode(
     texts: tuple[str, ...],
     file: TextIO | None,
     output: Path | None,
+    flow: Path | None,
     as_json: bool,
     url: str | None,
     timeout: float | None,
@@ -42,14 +50,21 @@ def encode(
     Example:
       flowdex encode "a sentence" "another one"
       flowdex encode -f sentences.txt -o vectors.npy
+      flowdex encode "a sentence" --flow flows/glove.yml
     """  # noqa: D301 - click's mark for lines to keep
     contents = [*texts, *_lines(file)]
     if not contents and file is None and not sys.stdin.isatty():
         contents = _lines(sys.stdin)
     if not contents:
         raise click.UsageError("There is nothing to encode: give texts, or a file with -f.", ctx)
-    with connect(ctx, url) as client:
-        vectors = client.encode(contents, timeout=timeout)
+    if flow is not None and url is not None:
+        raise click.UsageError("Give --flow or --url, not both.", ctx)
+    with ExitStack() as stack:
+        if flow is not None:
+            from flowdex_orchestrator.runner.temporary import flow_address
+
+            url = stack.enter_context(flow_address(flow))
+        vectors = stack.enter_context(connect(ctx, url)).encode(contents, timeout=timeout)
     if output is not None:
         import numpy as np
 

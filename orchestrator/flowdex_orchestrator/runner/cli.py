@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flowdex_orchestrator.flow.model import Flow
     from flowdex_orchestrator.runner.state import FlowState, RunFolder
 
-__all__ = ["down", "logs", "ps", "up"]
+__all__ = ["down", "locate", "logs", "ps", "up"]
 
 _FLOW = click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]")
 _RUNNER = "runner"
@@ -75,7 +75,7 @@ def up(
     from flowdex_orchestrator.runner.table import PlainLines, display_for
 
     began = time.time()
-    flow_file, folder, cwd = _locate(flow)
+    flow_file, folder, cwd = locate(flow)
     model = load_flow(flow_file).with_replicas(replicas)
     if external := [name for name in replicas if model.executor(name).external]:
         raise ConfigurationError(f"--replicas {external[0]}: it is external, so it is not started here")
@@ -117,7 +117,7 @@ def down(flow: Path | None) -> None:
     """
     from flowdex_orchestrator.runner.control import stop_flow
 
-    flow_file, folder, _ = _locate(flow)
+    flow_file, folder, _ = locate(flow)
     if stop_flow(folder, tell=click.echo):
         click.echo("Stopped.")
     else:
@@ -133,7 +133,7 @@ def ps(flow: Path | None, as_json: bool) -> None:
     from flowdex_orchestrator.runner.state import Status
     from flowdex_orchestrator.runner.table import process_rows, process_table
 
-    flow_file, folder, _ = _locate(flow)
+    flow_file, folder, _ = locate(flow)
     state = folder.read()
     lost: list[int] = []
     if state is not None and not state.running:
@@ -176,7 +176,7 @@ def logs(name: str | None, follow: bool, lines: int, flow: Path | None) -> None:
     from flowdex_orchestrator.runner.logs import follow as follow_logs
     from flowdex_orchestrator.runner.logs import tail
 
-    _, folder, _ = _locate(flow)
+    _, folder, _ = locate(flow)
     files = _log_files(folder, name)
     prefix = {file: f"{file.stem} | " if len(files) > 1 else "" for file in files}
 
@@ -199,7 +199,7 @@ def logs(name: str | None, follow: bool, lines: int, flow: Path | None) -> None:
 # ---- where a flow is ----
 
 
-def _locate(flow: Path | None) -> tuple[Path, RunFolder, Path]:
+def locate(flow: Path | None) -> tuple[Path, RunFolder, Path]:
     """The flow file, the folder of its state, and the folder in which its processes run."""
     from flowdex_orchestrator.flow import default_flow_path
     from flowdex_orchestrator.runner.state import RunFolder
