@@ -7,9 +7,10 @@
 
 Both are up at the same time and take turns, so that each round compares them under the same noise; the table gives
 medians over the rounds, and ratios round by round. In process, the executor's own method is called with the same
-requests, so that what is compared is the gateway, the worker and the network. The texts are those of
-../shared/harness/workload.jsonl where that is there, else docstrings of this machine's standard library; the queries
-are short texts, one at a time.
+requests, so that what is compared is the gateway, the worker and the network. The ratio of CPU time is that of what a
+text costs the processes, the client left out: it holds where others use the machine too and the other ratio is noise.
+The texts are those of ../shared/harness/workload.jsonl where that is there, else docstrings of this machine's standard
+library; the queries are short texts, one at a time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 import grpc.aio
 import yaml
 from encoder_models import CASES, Case
-from load import CHANNEL_OPTIONS
+from load import CHANNEL_OPTIONS, cpu_seconds
 from servers import HERE, Servers, free_ports
 
 from flowdex import wire
@@ -54,29 +55,37 @@ class Numbers(NamedTuple):
     """What one way of running an encoder did in one round."""
 
     texts_a_second: float
+    cpu_ms: float
     query_ms: float
 
 
 Call = Callable[[Any], Awaitable[Any]]
 
 
-async def measure(call: Call, requests: Sequence[Any], queries: Sequence[Any], texts: int) -> Numbers:
-    """Send all requests, `IN_FLIGHT` at a time, then the queries one by one."""
+async def measure(
+    call: Call,
+    requests: Sequence[Any],
+    queries: Sequence[Any],
+    texts: int,
+    cpu: Callable[[], float] = time.process_time,
+) -> Numbers:
+    """Send all requests, `IN_FLIGHT` at a time, then the queries one by one; `cpu` gives the CPU seconds so far."""
     waiting = iter(requests)
 
     async def caller() -> None:
         for request in waiting:
             await call(request)
 
-    start = time.perf_counter()
+    used, start = cpu(), time.perf_counter()
     await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
     seconds = time.perf_counter() - start
+    used = cpu() - used
     latencies = []
     for query in queries:
         begin = time.perf_counter()
         await call(query)
         latencies.append(time.perf_counter() - begin)
-    return Numbers(texts / seconds, statistics.median(latencies or [float("nan")]) * 1e3)
+    return Numbers(texts / seconds, used * 1e3 / texts, statistics.median(latencies or [float("nan")]) * 1e3)
 
 
 def batch_of(texts: Sequence[str]) -> DocumentBatch:
@@ -148,17 +157,19 @@ async def run_case(case: Case, texts: Sequence[str], queries: Sequence[str], set
             rounds = []
             for _ in range(settings.rounds):
                 inside = await measure(in_process, requests, [[query] for query in queries], len(chosen))
-                rounds.append((inside, await measure(served, bodies, short, len(chosen))))
+                outside = await measure(served, bodies, short, len(chosen), lambda: cpu_seconds(servers.pids))
+                rounds.append((inside, outside))
             await wait_until_ready(served, bodies[-1])  # what was measured were answers
         dimensions = encoder.dimensions
         encoder.close()
-    inside, outside = zip(*rounds, strict=True)
-    rates = [statistics.median(each.texts_a_second for each in side) for side in (inside, outside)]
-    latencies = [statistics.median(each.query_ms for each in side) for side in (inside, outside)]
+    sides = list(zip(*rounds, strict=True))
+    rates = [statistics.median(each.texts_a_second for each in side) for side in sides]
+    latencies = [statistics.median(each.query_ms for each in side) for side in sides]
+    cpu = statistics.median(a.cpu_ms / b.cpu_ms for a, b in rounds)
     ratio = statistics.median(b.texts_a_second / a.texts_a_second for a, b in rounds)
     return (
         f"| {case.family} | {case.variant} | {dimensions} | {rates[0]:,.0f} | {rates[1]:,.0f} | {ratio:.2f} "
-        f"| {rates[1] * tokens:,.0f} | {latencies[0]:.1f} | {latencies[1]:.1f} |"
+        f"| {cpu:.2f} | {rates[1] * tokens:,.0f} | {latencies[0]:.1f} | {latencies[1]:.1f} |"
     )
 
 
@@ -191,9 +202,10 @@ def main() -> None:
     texts, queries = some_texts()
     print(f"{settings.threads} compute threads, medians of {settings.rounds} rounds:\n")
     print(
-        "| family | variant | dimensions | texts/s in process | served | ratio | tokens/s served | query ms | served |"
+        "| family | variant | dimensions | texts/s in process | served | ratio | of CPU time | tokens/s served "
+        "| query ms in process | served |"
     )
-    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for case in CASES:
         if case.family in wanted and settings.variant in case.variant:
             print(asyncio.run(run_case(case, texts, queries, settings)), flush=True)
