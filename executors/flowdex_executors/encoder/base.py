@@ -58,7 +58,9 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     Args:
         batch_tokens: Tokens of a batch.
         threads: Compute threads; None for as many as there are cores (or `OMP_NUM_THREADS`).
-        output: Defaults of the parameters that a request may give: `normalize`, `dimensions`, `dtype`.
+        normalize: Whether vectors are scaled to length 1, where a request does not say; so for `dtype`.
+        dtype: Number type of the vectors.
+        output: Defaults of further parameters that a subclass lets a request give.
         fingerprint_parts: What else the vectors depend on, as JSON values: a version, or
             `{"weights": digest_files(path)}`.
         **kwargs: Jina's own.
@@ -82,6 +84,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         *,
         batch_tokens: int = 1024,
         threads: int | None = None,
+        normalize: bool = False,
+        dtype: str = "float32",
         output: Mapping[str, Any] | None = None,
         fingerprint_parts: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -91,7 +95,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             raise ConfigurationError(f"{name} {problem}")
         self.batch_tokens = batch_tokens
         self.threads = threads or available_cores()
-        self.defaults = self.checked_defaults(output or {})
+        self.defaults = self.checked_defaults({"normalize": normalize, "dtype": dtype, **(output or {})})
         self.fingerprint_parts = dict(fingerprint_parts or {})
         self._encoded = 0
         self._batcher: Batcher[Any, Any] | None = None

@@ -101,14 +101,14 @@ class TokenEncoder(Encoder):
     ) -> None:
         output = {
             "pooling": pooling,
-            "normalize": normalize,
             "layers": layers,
             "layer_mode": layer_mode,
             "truncation": truncation,
             "dimensions": dimensions,
-            "dtype": dtype,
         }
-        super().__init__(output=output, fingerprint_parts=fingerprint_parts, **options)
+        super().__init__(
+            normalize=normalize, dtype=dtype, output=output, fingerprint_parts=fingerprint_parts, **options
+        )
         self.model = model
         self.max_tokens = max_tokens
         self.device = device

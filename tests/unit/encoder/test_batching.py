@@ -262,3 +262,50 @@ def test_close_fails_what_is_queued_and_ends_the_threads(make_batcher: Any, reco
     assert not any(thread.is_alive() for thread in batcher._threads)
     with pytest.raises(Unavailable):
         batcher.submit(["a"])
+
+
+def test_how_long_a_request_waited_and_was_computed(make_batcher: Any, recorder: Recorder) -> None:
+    batcher = make_batcher()
+    held = recorder.hold(batcher)
+    waiting = batcher.submit(["a"])
+    time.sleep(0.1)
+    assert waiting.queue_ms >= 100 and waiting.compute_ms == 0
+    recorder.gate.set()
+    held.result(WAIT)
+    waiting.result(WAIT)
+    assert held.queue_ms < 100 <= held.compute_ms
+    assert waiting.queue_ms >= 100 > waiting.compute_ms
+    before = (waiting.queue_ms, waiting.compute_ms)
+    time.sleep(0.02)
+    assert (waiting.queue_ms, waiting.compute_ms) == before, "the clock has stopped"
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_too_little_memory_splits_the_batch_and_makes_later_ones_smaller(padded: bool) -> None:
+    sizes: list[int] = []
+
+    def small(batch: list[str]) -> list[int]:
+        sizes.append(sum(map(len, batch)))
+        if sizes[-1] > 10:
+            raise MemoryError
+        return [len(text) for text in batch]
+
+    batcher = Batcher(small, budget=64, padded=padded)
+    assert batcher.submit(["a" * 2] * 32).result(WAIT) == [2] * 32
+    assert batcher.budget <= 16
+    sizes.clear()
+    assert batcher.submit(["a" * 2] * 32).result(WAIT) == [2] * 32
+    assert sum(size > 10 for size in sizes) <= 1
+    assert batcher.budget <= 10
+    with pytest.raises(SequenceFailed) as caught:
+        batcher.submit(["a", "a" * 11]).result(WAIT)
+    assert caught.value.index == 1 and isinstance(caught.value.__cause__, MemoryError)
+    assert batcher.submit(["a"]).result(WAIT) == [1]
+    batcher.close()
+
+
+def test_other_failures_leave_the_budget_as_it_is(make_batcher: Any) -> None:
+    batcher = make_batcher(Recorder(poison="!"))
+    with pytest.raises(SequenceFailed):
+        batcher.submit(["a", "!"]).result(WAIT)
+    assert batcher.budget == 16

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowdex.errors import ConfigurationError
+from flowdex.errors import ConfigurationError, InvalidInput
 from flowdex_executors.encoder.model_files import read_model
 from flowdex_executors.encoder.tokenising import TextTokenizer, TokeniseOptions, load_tokenizer
 
@@ -75,3 +76,54 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ConfigurationError, match="no tokenizer that can be loaded"):
         load_tokenizer(tmp_path)
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=60).map("".join),
+    st.integers(3, 40),
+    st.sampled_from(["head", "tail", "window_mean"]),
+)
+def test_what_truncation_keeps(tokenizer: TextTokenizer, text: str, limit: int, truncation: Any) -> None:
+    (whole,) = tokenizer.tokenise([text], TokeniseOptions(spans=True))
+    content = list(zip(whole.ids[1:-1], (whole.spans or [])[1:-1], strict=True))
+    options = TokeniseOptions(limit, truncation, spans=True, exact=True)
+    (sequence,) = tokenizer.tokenise([text], options)
+    parts = [sequence, *sequence.windows]
+    kept = [list(zip(part.ids[1:-1], (part.spans or [])[1:-1], strict=True)) for part in parts]
+    room = limit - 2
+    if truncation == "window_mean":
+        assert [pair for part in kept for pair in part] == content
+        assert all(len(part) == limit for part in parts[:-1])
+    else:
+        expected = content[:room] if truncation == "head" else content[len(content) - min(room, len(content)) :]
+        assert kept == [expected]
+    assert sequence.dropped == (0 if truncation == "window_mean" else max(0, len(content) - room))
+    for part in parts:
+        assert len(part) <= limit and tuple(part.special) == (0, len(part) - 1)
+        assert part.ids[0] == whole.ids[0] and part.ids[-1] == whole.ids[-1]
+
+
+@pytest.mark.parametrize("truncation", ["head", "tail"])
+def test_a_part_of_a_long_text_gives_the_tokens_of_the_whole(tokenizer: TextTokenizer, truncation: Any) -> None:
+    texts = ["word, and another (word) " * 4000, "naïve Größe 東京 " * 3000]
+    options = [TokeniseOptions(LIMIT, truncation, spans=True, exact=exact) for exact in (False, True)]
+    for part, whole in zip(*(tokenizer.tokenise(texts, each) for each in options), strict=True):
+        assert (part.ids, part.spans) == (whole.ids, whole.spans)
+        assert 0 < part.dropped <= whole.dropped
+
+
+def test_too_small_a_limit(tokenizer: TextTokenizer) -> None:
+    with pytest.raises(InvalidInput, match="at least 3 tokens, got 2"):
+        tokenizer.tokenise(["a"], TokeniseOptions(2))
+    with pytest.raises(InvalidInput, match="at least 5 tokens for pairs"):
+        tokenizer.tokenise([("a", "b")], TokeniseOptions(4))
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(2, 30))
+def test_pairs_share_the_room(tokenizer: TextTokenizer, first: int, second: int, room: int) -> None:
+    (sequence,) = tokenizer.tokenise([("a " * first, "b " * second)], TokeniseOptions(room + 3, spans=True))
+    assert len(sequence) == min(first + second, room) + 3
+    assert sequence.dropped == max(0, first + second - room)
+    if first + second > room:
+        kept = sequence.special[1] - 1
+        assert min(first, room // 2) <= kept and min(second, room // 2) <= len(sequence) - 3 - kept
