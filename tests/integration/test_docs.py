@@ -2,6 +2,9 @@
 
     page --```console / ```python blocks--> a scratch copy of the examples, with the default flow running
 
+The default ports stand in the pages, but may be taken on this machine: here they are replaced by free ones, in flow
+files, commands and programs alike.
+
 A command that ends with `# ...` may carry a comment. A block whose first line is `# not run: reason` is left out.
 """
 
@@ -16,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flow_support import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -42,15 +46,25 @@ def commands(text: str) -> Iterator[str]:
                 yield command
 
 
+GRPC_PORT, HTTP_PORT = free_ports(2)
+
+
+def on_free_ports(text: str) -> str:
+    """The same text with other ports than the defaults."""
+    return re.sub(r"\b8080\b", str(HTTP_PORT), re.sub(r"\b51000\b", str(GRPC_PORT), text))
+
+
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder that looks like the repository to the commands, on the default ports."""
+    """A folder that looks like the repository to the commands."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("flow.yml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, folder)
     for name in ("docs", "examples", "flows", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for flow in (folder / "flow.yml", *folder.glob("flows/*.yml"), *folder.glob("examples/**/*.yml")):
+        flow.write_text(on_free_ports(flow.read_text()))
     yield folder
     run("flowdex down", folder)
 
@@ -58,14 +72,14 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
+        ["bash", "-euo", "pipefail", "-c", on_free_ports(command)],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=150,
         stdin=subprocess.DEVNULL,
         check=False,
-        env={**os.environ, "PATH": path, "NO_COLOR": "1"},
+        env={**os.environ, "PATH": path, "NO_COLOR": "1", "FLOWDEX_URL": f"grpc://127.0.0.1:{GRPC_PORT}"},
     )
 
 
@@ -88,12 +102,13 @@ def test_every_command_of_the_page_works(page: Path, scratch: Path) -> None:
             for command in commands(text):
                 check(command, scratch)
         else:
-            (scratch / "block.py").write_text(text, encoding="utf-8")
+            (scratch / "block.py").write_text(on_free_ports(text), encoding="utf-8")
             check("python block.py", scratch)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"
