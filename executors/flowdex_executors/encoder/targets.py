@@ -55,10 +55,10 @@ class Targets:
         return [self.checked(index, text) for index, text in enumerate(self.batch.texts)]
 
     def inputs(self) -> list[Text]:
-        """What to tokenise of each target: its text, its text and `text_pair`, or its `words`.
+        """What to tokenise of each target: its `words` if it has them, its text and `text_pair`, or its text.
 
         Raises:
-            InvalidInput: It is absent, blank, or more than one of these.
+            InvalidInput: It is absent or blank, or there are words and a pair.
         """
         texts = self.batch.texts
         pairs, words = self.batch.column("text_pair"), self.batch.column("words")
@@ -74,8 +74,8 @@ class Targets:
             if not isinstance(pair, str):
                 raise InvalidInput(f"{self.name(target)}: field 'text_pair' must be a string")
             return self.checked(target, text), self.checked(target, pair)
-        if text is not None or pair is not None:
-            raise InvalidInput(f"{self.name(target)} has words and a text; send one of the two")
+        if pair is not None:
+            raise InvalidInput(f"{self.name(target)} has words and a text_pair; send one of the two")
         if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
             raise InvalidInput(f"{self.name(target)}: field 'words' must be a list of strings")
         if not any(word and not word.isspace() for word in words):

@@ -251,7 +251,9 @@ async def test_pairs_lose_what_the_longer_one_has_too_much(
 
 async def test_words(encoder: BertEncoder, reference: Reference) -> None:
     words = ["Hello", "world", "flows"]
-    batch = await encode(encoder, [None], {"words": [words]}, tokens=True)
+    batch = await encode(encoder, ["this is not read"], {"words": [words]}, tokens=True)
+    bare = await encode(encoder, [None], {"words": [words]})
+    np.testing.assert_array_equal(bare.embeddings, batch.embeddings)
     assert batch.column("token_texts")[0][:3] == ["[CLS]", "hello", "world"]
     spans = batch.column("token_spans")[0].tolist()
     joined = " ".join(words)
@@ -263,7 +265,7 @@ async def test_words(encoder: BertEncoder, reference: Reference) -> None:
 @pytest.mark.parametrize(
     ("text", "fields", "message"),
     [
-        ("text", {"words": [["a"]]}, "words and a text"),
+        ("text", {"words": [["a"]], "text_pair": ["b"]}, "words and a text_pair"),
         (None, {"words": [[" ", ""]]}, "no words to encode"),
         (None, {"words": [[1, 2]]}, "list of strings"),
         (None, {"words": ["a text"]}, "list of strings"),
