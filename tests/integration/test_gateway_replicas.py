@@ -43,7 +43,7 @@ async def test_calls_go_to_the_least_loaded() -> None:
 
         await asyncio.gather(worker(), worker(), worker())
     assert len(slow.seen) + len(fast.seen) == 30
-    assert 1 <= len(slow.seen) <= 6, "the slow replica has calls in flight and gets no more"
+    assert 1 <= len(slow.seen) <= 10, "half would be 15: the slow replica has calls in flight and gets no more"
 
 
 async def test_equally_loaded_replicas_share_by_chance() -> None:
