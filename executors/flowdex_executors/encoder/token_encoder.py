@@ -12,6 +12,7 @@ A family is a subclass whose constructor hands over a `Tokenizer`, a `Backend` a
                              pooling=pooling, normalize=normalize, **options)
 """
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -275,17 +276,13 @@ class TokenEncoder(Encoder):
                 owners.append(index)
         pending = self.submit(jobs)
         encoded: list[Encoded] = await self.results(pending, lambda job: targets.name(owners[job]))
-        counts = np.array([len(job) for job in jobs])
-        if options.pooled:
-            vectors = np.stack([each.vector for each in encoded if each.vector is not None])
-            if len(jobs) > len(sequences):
-                vectors = _window_means(vectors, np.array(owners), counts)
-            write_embeddings(targets.batch, vectors, options)
+        write = partial(self._write, targets, options, sequences, encoded, np.array(owners))
+        if options.tokens or options.attention or not options.pooled:
+            await asyncio.to_thread(write)  # may be megabytes
         else:
-            write_embeddings(targets.batch, [each.tokens for each in encoded if each.tokens is not None], options)
-        self._write_extras(targets, options, sequences, encoded)
+            write()
         if options.receipt:
-            tokens = np.bincount(owners, weights=counts).astype(int).tolist()
+            tokens = [sum(map(len, (sequence, *sequence.windows))) for sequence in sequences]
             dropped = [sequence.dropped for sequence in sequences]
             write_receipts(targets.batch, pending, fingerprint_id(self.fingerprint(options)), tokens, dropped)
 
@@ -333,10 +330,32 @@ class TokenEncoder(Encoder):
                 "that a request may ask for; send fewer or shorter texts, or lower max_length"
             )
 
-    def _write_extras(
-        self, targets: Targets, options: EncodeParameters, sequences: Sequence[TokenSequence], encoded: list[Encoded]
+    def _write(
+        self,
+        targets: Targets,
+        options: EncodeParameters,
+        sequences: Sequence[TokenSequence],
+        encoded: Sequence[Encoded],
+        owners: npt.NDArray[Any],
     ) -> None:
+        """Write the fields of the targets.
+
+        Args:
+            targets: The documents.
+            options: What was wanted.
+            sequences: The sequence of each target.
+            encoded: What was computed of each sequence and window.
+            owners: The target of each of these.
+        """
         batch = targets.batch
+        if options.pooled:
+            vectors = np.stack([each.vector for each in encoded if each.vector is not None])
+            if len(encoded) > len(sequences):
+                counts = [len(window) for sequence in sequences for window in (sequence, *sequence.windows)]
+                vectors = _window_means(vectors, owners, np.array(counts))
+            write_embeddings(batch, vectors, options)
+        else:
+            write_embeddings(batch, [each.tokens for each in encoded if each.tokens is not None], options)
         if options.tokens:
             batch.set_column("token_texts", [self.tokenizer.tokens(sequence) for sequence in sequences])
             batch.set_column("token_spans", [np.array(sequence.spans, dtype=np.int32) for sequence in sequences])
