@@ -59,6 +59,10 @@ class Passage(BaseDoc):  # type: ignore[misc]  # docarray is untyped
     """`scores["score"]` is the one to rank by; higher is better."""
     highlights: Optional[List[List[int]]] = None
     """[start, end] of each highlighted span of its own text."""
+    context: Optional[str] = None
+    """What is encoded before its text without being part of it: the headings above it, the document's title."""
+    weights: Optional[List[List[float]]] = None
+    """[start, end, weight] of each span of its own text whose terms count more or less than 1 in BM25."""
 
 
 class Match(Passage):
@@ -66,6 +70,8 @@ class Match(Passage):
 
     chunks: DocList[Passage] = Field(default_factory=DocList[Passage])
     """The document's matching passages, best first."""
+    explain: Optional[Dict[str, Any]] = None
+    """For each stage that ranked it ("dense", "sparse", "fusion", "rerank"): its `rank`, from 1, and its `score`."""
 
 
 class Document(Passage):
@@ -73,8 +79,14 @@ class Document(Passage):
 
     chunks: DocList[Passage] = Field(default_factory=DocList[Passage])
     matches: DocList[Match] = Field(default_factory=DocList[Match])
+    fields: Optional[Dict[str, str]] = None
+    """Its text in parts, in place of `text`: title, body, ..."""
     passages: Optional[int] = None
     """How many passages of it were indexed."""
+    error: Optional[Dict[str, Any]] = None
+    """Why it alone of its request could not be indexed: `name` and `message`, as of flowdex.errors."""
+    notes: Optional[List[str]] = None
+    """What a caller should know of the answer to this query, such as that there was no time to rerank."""
 
     # What an encoder takes beside the text, and gives beside the embedding; see docs/encoders.md.
     text_pair: Optional[str] = None
