@@ -1,19 +1,34 @@
 """BM25 as sparse vectors: a weight for each term, to be multiplied with the terms' rarity by the index.
 
-    text --tokenise (Unicode, Chinese segmented), drop English stop words, stem--> {hash of the term: weight}
+    text --tokenise (Unicode, Chinese segmented), drop English stop words, stem--> {hash of the term: count}
+    counts of a text's weighted spans and of its context --weighted sum--> counts --saturate--> {hash: weight}
 
-A passage's weight is BM25's term-frequency part (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework:
-BM25 and Beyond"); a query's is 1. The inverse document frequency is the index's `Idf` modifier, over what it holds
-at that moment. The vectors are made here for every backend, so that all of them rank alike.
+A passage's weight is BM25's term-frequency part, `f (k + 1) / (f + k (1 - b + b n / average))` with f the term's count
+and n the sum of all counts (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"). A
+span of weight w counts as if it were there w times: counts are weighted before they are saturated, not scores after
+(BM25F; Robertson, Zaragoza and Taylor 2004, "Simple BM25 Extension to Multiple Weighted Fields"). A query's is 1.
+The inverse document frequency is the index's `Idf` modifier, over what it holds at that moment. The vectors are made
+here for every backend, so that all of them rank alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import TypeAlias
 
+import numpy as np
 from qdrant_client import models
 
-__all__ = ["SparseEncoder"]
+__all__ = ["SparseEncoder", "WeightedSpans"]
+
+WeightedSpans: TypeAlias = Sequence[Sequence[float]]
+"""[start, end, weight] of spans of a text, in characters."""
+
+K, B = 1.2, 0.75
+# With so large a k, f (k + 1) / (f + k) is f to the last bit; with b = 0, whatever the length: the engine counts.
+_NO_SATURATION = 1e15
 
 
 class SparseEncoder:
@@ -26,20 +41,77 @@ class SparseEncoder:
     def __init__(self, average_length: float) -> None:
         import qdrant_edge as edge
 
-        self._bm25 = edge.Bm25(
+        self._average_length = average_length
+        self._counter = edge.Bm25(
             edge.Bm25Config(
-                avg_len=average_length, tokenizer=edge.TokenizerType.Multilingual, language="english", lowercase=True
+                k=_NO_SATURATION,
+                b=0.0,
+                avg_len=1.0,
+                tokenizer=edge.TokenizerType.Multilingual,
+                language="english",
+                lowercase=True,
             )
         )
 
-    def passages(self, texts: Iterable[str]) -> list[models.SparseVector]:
-        """Encode passages; a text without terms gives an empty vector."""
-        encoded = [self._bm25.embed_document(text) for text in texts]
-        return [models.SparseVector.model_construct(indices=vector.indices, values=vector.values) for vector in encoded]
+    def passages(
+        self,
+        texts: Sequence[str],
+        *,
+        contexts: Sequence[str | None] | None = None,
+        weights: Sequence[WeightedSpans | None] | None = None,
+    ) -> list[models.SparseVector]:
+        """Encode passages; a text without terms gives an empty vector.
+
+        Args:
+            texts: The passages.
+            contexts: What to count with each text, without being part of it.
+            weights: Spans of each text that count more or less than once; where spans overlap, the later one decides.
+        """
+        columns = []
+        for row, text in enumerate(texts):
+            context = contexts[row] if contexts else None
+            spans = weights[row] if weights else None
+            if context or spans:
+                columns.append(self._mixed(text, context, spans or ()))
+            else:
+                vector = self._counter.embed_document(text)
+                columns.append((vector.indices, vector.values))
+        saturated = self._saturate([values for _, values in columns])
+        return [
+            models.SparseVector.model_construct(indices=indices, values=values)
+            for (indices, _), values in zip(columns, saturated, strict=True)
+        ]
 
     def query(self, text: str) -> models.SparseVector | None:
         """Encode a query; None where it has no terms (stop words only)."""
-        vector = self._bm25.embed_query(text)
+        vector = self._counter.embed_query(text)
         if not vector.indices:
             return None
         return models.SparseVector(indices=vector.indices, values=vector.values)
+
+    def _mixed(self, text: str, context: str | None, spans: WeightedSpans) -> tuple[list[int], list[float]]:
+        """The counts of a text's pieces and of its context, each as often as it weighs."""
+        total: dict[int, float] = defaultdict(float)
+        for piece, weight in [*_pieces(text, spans), (context or "", 1.0)]:
+            vector = self._counter.embed_document(piece)
+            for index, count in zip(vector.indices, vector.values, strict=True):
+                total[index] += weight * count
+        return list(total), list(total.values())
+
+    def _saturate(self, counts: Sequence[Sequence[float]]) -> Iterator[list[float]]:
+        sizes = np.fromiter(map(len, counts), np.int64, len(counts))
+        ends = np.cumsum(sizes)
+        flat = np.fromiter(chain.from_iterable(counts), np.float64, int(sizes.sum()))
+        row_of = np.repeat(np.arange(len(counts)), sizes)
+        norms = K * (1 - B + B * np.bincount(row_of, flat, len(counts)) / self._average_length)
+        values: list[float] = (flat * (K + 1) / (flat + norms[row_of])).astype(np.float32).tolist()
+        return (values[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True))
+
+
+def _pieces(text: str, spans: WeightedSpans) -> Iterator[tuple[str, float]]:
+    """The text cut at the bounds of the spans, each piece with its weight; those of weight 0 are left out."""
+    marks = sorted({0, len(text), *(min(max(int(edge), 0), len(text)) for span in spans for edge in span[:2])})
+    for start, end in pairwise(marks):
+        weight = next((weight for first, last, weight in reversed(spans) if first <= start and end <= last), 1.0)
+        if weight > 0:
+            yield text[start:end], float(weight)
