@@ -9,7 +9,7 @@ Only translation happens here; what the engine does is in `engine.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -40,22 +40,25 @@ class AsyncEdgeClient:
 
     Args:
         directory: Folder of the index.
+        on_close: Called when the engine has ended.
 
     Raises:
         Conflict: Another process holds the folder.
         Unavailable: The folder cannot be used.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, on_close: Callable[[], object] = lambda: None) -> None:
+        self._on_close = on_close
         self._engine = EngineProcess(directory)
 
     async def close(self) -> None:
         """Flush and end the engine process."""
-        await asyncio.to_thread(self._engine.close)
+        await asyncio.to_thread(self.close_now)
 
     def close_now(self) -> None:
         """The same, for callers without an event loop; waits for the flush."""
         self._engine.close()
+        self._on_close()
 
     @property
     def engine_pid(self) -> int:
@@ -140,6 +143,24 @@ class AsyncEdgeClient:
         bodies = [_query_request(request, arrays) for request in requests]
         answers = await self._call("query", collection_name, arrays, urgent=True, requests=bodies)
         return [QueryResponse.model_construct(points=[ScoredPoint(**point) for point in points]) for points in answers]
+
+    async def retrieve(
+        self,
+        collection_name: str,
+        ids: Sequence[str],
+        with_payload: bool | list[str] = True,
+        with_vectors: bool | list[str] = False,
+    ) -> list[models.Record]:
+        """Read points by id, in any order; ids that are not there are passed over."""
+        records = await self._call(
+            "retrieve",
+            collection_name,
+            urgent=True,
+            ids=list(ids),
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+        )
+        return [models.Record.model_construct(**record) for record in records]
 
     async def scroll(
         self,

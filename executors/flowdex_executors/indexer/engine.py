@@ -301,6 +301,7 @@ class Engine:
             "index_field": self._index_field,
             "update": self._update,
             "query": self._run_queries,
+            "retrieve": self._retrieve,
             "scroll": self._scroll,
             "count": self._count,
         }
@@ -389,6 +390,12 @@ class Engine:
         requests = [_request(item, arrays) for item in command["requests"]]
         shard = self._existing(command).shard
         return [_hits(points) for points in shard.query_batch(edge.QueryBatchRequest(requests))]
+
+    def _retrieve(self, command: dict[str, Any], arrays: list[Array], frame: bytes) -> Any:
+        records = self._existing(command).shard.retrieve(
+            command["ids"], command["with_payload"], command["with_vectors"]
+        )
+        return [{"id": str(record.id), "payload": record.payload, "vector": record.vector} for record in records]
 
     def _scroll(self, command: dict[str, Any], arrays: list[Array], frame: bytes) -> Any:
         order = command.get("order_by")
