@@ -132,6 +132,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     ) -> DocumentColumns:
         """Give every document (where it has chunks: every chunk) the embedding of its text, replacing any it has.
 
+        Where it has a `context`, the embedding is that of the context, a line break and the text.
+
         Raises:
             InvalidInput: A text is blank or absent, or a parameter is wrong; nothing was computed.
         """
@@ -239,7 +241,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
 
     async def compute(self, targets: Targets, options: OutputParameters) -> None:
         """Encode the targets and write their fields."""
-        sequences = await self.in_parts(self.tokenise, targets.texts())
+        texts = [context + text for context, text in zip(targets.contexts(), targets.texts(), strict=True)]
+        sequences = await self.in_parts(self.tokenise, texts)
         for index, sequence in enumerate(sequences):
             if not len(sequence):
                 raise InvalidInput(f"{targets.name(index)} has a text in which the tokenizer finds no token")

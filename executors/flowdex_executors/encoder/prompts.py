@@ -2,7 +2,8 @@
 
     request's `prompt`, or the endpoint's --Prompts.name--> name --Prompts.text--> "query: " + text -> tokenizer
 
-Pairs of texts and words have none: the former are the input of models without prompts, and the latter no running text.
+A document's `context` stands between the two: prompt, context, line break, text. Pairs of texts and words have neither:
+the former are the input of models without prompts, and the latter no running text.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from flowdex.errors import ConfigurationError, InvalidInput
 from flowdex_executors.encoder.tokenising import Text, TokenSequence
 
-__all__ = ["Prompts", "with_prompt", "without_prompt"]
+__all__ = ["Prompts", "with_prefix", "without_prefix"]
 
 # Names that sentence-transformers knows for what is searched with and what is searched.
 _NAMES = {"search": ("query",), "index": ("document", "passage", "corpus")}
@@ -64,14 +65,14 @@ class Prompts:
         return ", ".join(self.texts) or "none"
 
 
-def with_prompt(prompt: str, text: Text) -> Text:
-    """The text with a prompt before it."""
-    return prompt + text if isinstance(text, str) else text
+def with_prefix(prefix: str, text: Text) -> Text:
+    """The text with a prompt, a context or both before it."""
+    return prefix + text if isinstance(text, str) else text
 
 
-def without_prompt(prompt: str, text: Text, sequence: TokenSequence) -> TokenSequence:
-    """The sequence of `with_prompt(prompt, text)` with spans in the text itself: those of the prompt are empty."""
-    if not isinstance(text, str):
+def without_prefix(prefix: str, text: Text, sequence: TokenSequence) -> TokenSequence:
+    """The sequence of `with_prefix(prefix, text)` with spans in the text itself: those of the prefix are empty."""
+    if not prefix or not isinstance(text, str):
         return sequence
-    spans = [(max(0, start - len(prompt)), max(0, end - len(prompt))) for start, end in sequence.spans or ()]
+    spans = [(max(0, start - len(prefix)), max(0, end - len(prefix))) for start, end in sequence.spans or ()]
     return replace(sequence, spans=spans)

@@ -69,6 +69,19 @@ class Targets:
             for index, (text, pair, own_words) in enumerate(zip(texts, pairs, words, strict=True))
         ]
 
+    def contexts(self) -> list[str]:
+        """What is encoded before the text of each target: its `context` and a line break, or nothing.
+
+        Raises:
+            InvalidInput: A context is not a string.
+        """
+        return [self._before(index, context) for index, context in enumerate(self.batch.column("context", ""))]
+
+    def _before(self, target: int, context: Any) -> str:
+        if not isinstance(context, str):
+            raise InvalidInput(f"{self.name(target)}: field 'context' must be a string")
+        return f"{context}\n" if context and not context.isspace() else ""
+
     def _input(self, target: int, text: str | None, pair: Any, words: Any) -> Text:
         if words is None:
             if not isinstance(pair, str):

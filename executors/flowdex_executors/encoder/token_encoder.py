@@ -35,7 +35,7 @@ from flowdex_executors.encoder.output import (
     write_embeddings,
     write_receipts,
 )
-from flowdex_executors.encoder.prompts import Prompts, with_prompt, without_prompt
+from flowdex_executors.encoder.prompts import Prompts, with_prefix, without_prefix
 from flowdex_executors.encoder.targets import Targets
 from flowdex_executors.encoder.tokenising import Text, TokeniseOptions, Tokenizer, TokenSequence
 from flowdex_executors.encoder.views import Encoded, Job, View, compute_jobs
@@ -294,9 +294,9 @@ class TokenEncoder(Encoder):
             exact=options.receipt,
         )
         prompt = self.prompts.text(options.prompt)
-        texts = tokenised = targets.inputs()
-        if prompt:
-            tokenised = [with_prompt(prompt, text) for text in texts]
+        texts = targets.inputs()
+        prefixes = [prompt + context for context in targets.contexts()]
+        tokenised = [with_prefix(prefix, text) for prefix, text in zip(prefixes, texts, strict=True)]
         sequences = await self.in_parts(partial(self.tokenizer.tokenise, options=tokenise), tokenised)
         for index, sequence in enumerate(sequences):
             if not len(sequence):
@@ -317,8 +317,8 @@ class TokenEncoder(Encoder):
             raise InvalidInput(f"pooling: idf needs weights of words, which {self.model!r} has none of; use mean")
         if options.attention:
             self._check_attention(sequences)
-        if prompt and options.tokens:
-            return [without_prompt(prompt, text, each) for text, each in zip(texts, sequences, strict=True)]
+        if options.tokens:
+            return [without_prefix(*each) for each in zip(prefixes, texts, sequences, strict=True)]
         return sequences
 
     def _check_attention(self, sequences: Sequence[TokenSequence]) -> None:
