@@ -2,7 +2,10 @@
 
 settings.location --connect--> AsyncQdrantClient | AsyncEdgeClient
 qdrant, gRPC, HTTP and engine errors --translate--> flowdex.errors
-Unavailable --retrying--> the same call again, with back-off
+Unavailable, Overloaded --> the same call again, with back-off, as long as `retry_for` and the request allow
+
+The back-off is exponential with full jitter (Brooker 2015, "Exponential Backoff And Jitter"), and at least what the
+server asks for (Retry-After). What is the caller's fault, or ours, is never tried again.
 """
 
 from __future__ import annotations
@@ -10,9 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import httpx
@@ -32,7 +38,7 @@ from flowdex.errors import (
     Unavailable,
 )
 from flowdex_executors.indexer.edge import AsyncEdgeClient
-from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings
+from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, MemoryLocation
 
 __all__ = ["Backend", "VectorClient", "connect", "translate"]
 
@@ -50,6 +56,18 @@ _BACKEND_ERRORS = (
 )
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+_LEAST_PAUSE = 0.01  # what the jitter leaves, so that a dead backend is never asked in a tight loop
+_GRPC_OPTIONS: dict[str, int] = {
+    "grpc.max_receive_message_length": -1,  # the server limits what it takes
+    "grpc.max_send_message_length": -1,
+    # A server that comes back is found within our own retries; gRPC would wait up to two minutes.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.min_reconnect_backoff_ms": 1000,
+    "grpc.max_reconnect_backoff_ms": 2000,
+}
+_CUT_OFF = ("Stream removed", "RST_STREAM", "Socket closed", "GOAWAY")
+"""What gRPC says, under other codes than UNAVAILABLE, of a connection that ended in the middle of a call."""
+_NOT_TRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed")
 
 
 def connect(settings: IndexerSettings) -> VectorClient:
@@ -58,11 +76,18 @@ def connect(settings: IndexerSettings) -> VectorClient:
     Raises:
         Conflict: Another process holds the embedded index.
         Unavailable: The folder of the embedded index cannot be used.
+        ConfigurationError: The file with the certificates to trust cannot be used.
     """
     location = settings.location
     if isinstance(location, EdgeLocation):
         return AsyncEdgeClient(location.directory)
+    if isinstance(location, MemoryLocation):
+        folder = tempfile.TemporaryDirectory(prefix="flowdex-index-", ignore_cleanup_errors=True)
+        return AsyncEdgeClient(Path(folder.name), on_close=folder.cleanup)
     key = settings.api_key.get_secret_value() if settings.api_key else None
+    trust = _trusted(settings) if location.tls else None
+    rest: dict[str, Any] = {} if trust is None else {"verify": trust[0]}
+    grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS) if trust is None else {**_GRPC_OPTIONS, **trust[1]}
     return AsyncQdrantClient(
         host=location.host,
         port=6333 if location.grpc else location.port,
@@ -72,8 +97,21 @@ def connect(settings: IndexerSettings) -> VectorClient:
         prefix=location.prefix,
         api_key=key,
         timeout=max(1, round(settings.timeout)),
+        grpc_options=grpc_options,
         check_compatibility=False,  # it would ask the server during construction, before it may be up
+        **rest,
     )
+
+
+def _trusted(settings: IndexerSettings) -> tuple[ssl.SSLContext, dict[str, bytes]] | None:
+    """The certificates to trust, for REST and for gRPC; None for the system's."""
+    path = settings.layout.ca_file
+    if path is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=path), {"root_certificates": path.read_bytes()}
+    except OSError as error:  # SSLError is one
+        raise ConfigurationError(f"server.ca_file: {path} cannot be used as PEM certificates: {error}") from None
 
 
 def translate(error: BaseException, uri: str) -> FlowdexError:  # noqa: PLR0911 - one return a cause
@@ -87,7 +125,9 @@ def translate(error: BaseException, uri: str) -> FlowdexError:  # noqa: PLR0911 
     if isinstance(error, grpc.aio.AioRpcError):
         return _from_grpc(error.code(), error.details() or "", uri)
     source = error.source if isinstance(error, ResponseHandlingException) else error
-    if isinstance(source, httpx.TimeoutException):
+    if any(sign in str(source) for sign in _NOT_TRUSTED):
+        return _not_trusted(uri)
+    if isinstance(source, httpx.TimeoutException) and not isinstance(source, httpx.ConnectTimeout):
         return DeadlineExceeded(f"the index at {uri} did not answer in time; see uses_with.timeout")
     if isinstance(source, (httpx.TransportError, grpc.RpcError, OSError)):
         return Unavailable(f"the index at {uri} cannot be reached ({source or type(source).__name__}); is it running?")
@@ -98,15 +138,17 @@ def _reason(error: UnexpectedResponse) -> str:
     try:
         status = error.structured().get("status", {})
         return str(status.get("error", "") if isinstance(status, dict) else status)
-    except ValueError:
+    except (ValueError, AttributeError):  # a proxy's page, not the server's answer
         return error.reason_phrase
 
 
-def _from_http(code: int, reason: str, uri: str) -> FlowdexError:
+def _from_http(code: int, reason: str, uri: str) -> FlowdexError:  # noqa: PLR0911 - one return a code
     if code in (401, 403):
         return _refused(uri)
     if code == 413:
         return _too_large(uri)
+    if code == 429:
+        return Overloaded(f"the index at {uri} limits the rate of requests: {reason}")
     if code in (502, 503, 504):
         return Unavailable(f"the index at {uri} is not available (HTTP {code}): {reason}")
     if code == 404:
@@ -119,7 +161,9 @@ def _from_http(code: int, reason: str, uri: str) -> FlowdexError:
 def _from_grpc(code: grpc.StatusCode, details: str, uri: str) -> FlowdexError:  # noqa: PLR0911 - one return a code
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return _refused(uri)
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if any(sign in details for sign in _NOT_TRUSTED):
+        return _not_trusted(uri)
+    if code is grpc.StatusCode.UNAVAILABLE or any(sign in details for sign in _CUT_OFF):
         return Unavailable(f"the index at {uri} cannot be reached ({details}); is it running?")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"the index at {uri} did not answer in time; see uses_with.timeout")
@@ -135,6 +179,13 @@ def _from_grpc(code: grpc.StatusCode, details: str, uri: str) -> FlowdexError:  
 def _refused(uri: str) -> FlowdexError:
     # Not PermissionDenied, which would tell the caller that the caller's own key is wrong.
     return ConfigurationError(f"the index at {uri} refuses this flow's API key; set uses_with.api_key of the indexer")
+
+
+def _not_trusted(uri: str) -> FlowdexError:
+    return ConfigurationError(
+        f"the certificate of the index at {uri} is not trusted; name the file of the authority that signed it in "
+        "uses_with.server.ca_file of the indexer, and use the host name that the certificate is for"
+    )
 
 
 def _too_large(uri: str) -> FlowdexError:
@@ -162,11 +213,13 @@ class Backend:
     async def call(self, operation: Callable[[VectorClient], Awaitable[T]]) -> T:
         """Run `operation(client)`.
 
+        A request whose deadline passes, or whose caller goes away, is cancelled, and waiting ends with it.
+
         Raises:
-            FlowdexError: What went wrong; `Unavailable` only after all retries, or after `close`.
+            FlowdexError: What went wrong; `Unavailable` and `Overloaded` only after all retries, or after `close`.
         """
         deadline = time.monotonic() + self._retry_for
-        pause = _FIRST_PAUSE
+        longest = _FIRST_PAUSE
         while True:
             if self._closed:
                 raise Unavailable(f"the index at {self._uri} is closed")
@@ -174,11 +227,12 @@ class Backend:
                 return await operation(self.client)
             except (FlowdexError, *_BACKEND_ERRORS) as caught:
                 error = translate(caught, self._uri)
+                pause = max(random.uniform(_LEAST_PAUSE, longest), error.retry_after or 0.0)
                 if not isinstance(error, (Unavailable, Overloaded)) or time.monotonic() + pause > deadline:
                     raise error from caught
                 logger.warning("%s; trying again in %.1f s", error, pause)
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(pause)
+            longest = min(2 * longest, _LONGEST_PAUSE)
 
     def close(self) -> asyncio.Task[None] | None:
         """End the engine process, which flushes, or let go of the server.

@@ -10,6 +10,7 @@ Nothing here knows which backend it talks to.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,9 +21,11 @@ from flowdex.errors import ConfigurationError, Conflict, InvalidInput
 from flowdex_executors.indexer.backend import Backend, VectorClient
 from flowdex_executors.indexer.fingerprints import CollectionFingerprint
 from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
-from flowdex_executors.indexer.settings import IndexerSettings
+from flowdex_executors.indexer.settings import IndexerSettings, ServerLocation
 
 __all__ = ["Collection"]
+
+logger = logging.getLogger(__name__)
 
 _DISTANCES = {
     "cosine": models.Distance.COSINE,
@@ -51,6 +54,7 @@ class Collection:
 
     Attributes:
         fingerprint: Which encoder's vectors it holds.
+        differences: Where it is laid out otherwise than `uses_with.server` says, in words.
     """
 
     def __init__(self, backend: Backend, settings: IndexerSettings) -> None:
@@ -60,6 +64,7 @@ class Collection:
         self._dimensions: int | None = None
         self._fields: set[str] = set()
         self._generation = 0  # of the newest write: microseconds since 1970, which float64 holds exactly
+        self.differences: list[str] = []
         self._small = True
         self._counted_until = 0.0
         self._schema_lock = asyncio.Lock()
@@ -132,6 +137,16 @@ class Collection:
                 f"the collection {self._name!r} holds vectors of {existing.size} dimensions, but uses_with.dimensions "
                 f"of the indexer is {self._settings.dimensions}; make them agree, or name another collection"
             )
+        if isinstance(self._settings.location, ServerLocation):
+            self.differences = self._settings.layout.differences(info.config)
+            if self.differences:
+                logger.warning(
+                    "the collection %r at %s was created otherwise than uses_with.server of the indexer says: %s; it "
+                    "is used as it is (flowdex reindex makes another)",
+                    self._name,
+                    self._settings.uri,
+                    ", ".join(self.differences),
+                )
         self._fields = set(info.payload_schema)
         await self._index_fields(_FIELDS)  # an earlier creation may have been interrupted here
         self._generation = await self._newest_generation()
@@ -139,11 +154,18 @@ class Collection:
         self._dimensions = existing.size
 
     async def _create(self, dimensions: int) -> None:
-        vectors = {DENSE: models.VectorParams(size=dimensions, distance=_DISTANCES[self._settings.distance])}
-        sparse = {BM25: models.SparseVectorParams(modifier=models.Modifier.IDF)}
+        server = self._settings.layout
+        vectors = {
+            DENSE: models.VectorParams(
+                size=dimensions, distance=_DISTANCES[self._settings.distance], on_disk=server.on_disk.vectors
+            )
+        }
+        sparse = {BM25: models.SparseVectorParams(modifier=models.Modifier.IDF, index=server.sparse_index())}
 
         async def create(client: VectorClient) -> bool:
-            return await client.create_collection(self._name, vectors_config=vectors, sparse_vectors_config=sparse)
+            return await client.create_collection(
+                self._name, vectors_config=vectors, sparse_vectors_config=sparse, **server.creation()
+            )
 
         try:
             await self._call(create)
@@ -262,6 +284,24 @@ class Collection:
             batch = requests[start : start + _QUERIES]
             responses = await self._call(lambda c, batch=batch: c.query_batch_points(self._name, requests=batch))
             found.extend(response.points for response in responses)
+        return found
+
+    async def retrieve(self, point_ids: Sequence[str], fields: list[str], *, vectors: bool) -> list[Any]:
+        """Read points by id, in any order, those that are still there: with `id`, `payload` and `vector`.
+
+        Args:
+            point_ids: Which.
+            fields: What of the payload.
+            vectors: Whether to read the dense vectors too.
+        """
+        found: list[Any] = []
+        for start in range(0, len(point_ids), _PAGE):
+            page = list(point_ids[start : start + _PAGE])
+            found += await self._call(
+                lambda c, page=page: c.retrieve(
+                    self._name, page, with_payload=fields, with_vectors=[DENSE] if vectors else False
+                )
+            )
         return found
 
     async def _call(self, operation: Any) -> Any:

@@ -22,10 +22,11 @@ from flowdex.errors import ConfigurationError, InvalidInput
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.filters import compile_filter
-from flowdex_executors.indexer.payload import DENSE, DOCUMENT_ID, ORDINAL
+from flowdex_executors.indexer.payload import CONTEXT, DENSE
 from flowdex_executors.indexer.points import check_finite, make_points, read_documents, tag_fields
-from flowdex_executors.indexer.search import Hit, Query, SearchParameters, search
-from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings
+from flowdex_executors.indexer.search import Hit, Query, search
+from flowdex_executors.indexer.search_parameters import SearchParameters
+from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
 from flowdex_executors.indexer.sparse import SparseEncoder
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
@@ -51,6 +52,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         dimensions: Size of the vectors; fixed by the first vectors where not given.
         distance: `cosine`, `dot`, `euclid` or `manhattan`.
         api_key: Of the server.
+        server: How collections are laid out on a server, and what it is trusted by: see `server.py`.
         timeout: Seconds for one call to a server.
         retry_for: Seconds for which calls are repeated while the server is away.
         max_passages: Most passages of one document.
@@ -77,6 +79,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         dimensions: int | None = None,
         distance: str = "cosine",
         api_key: str | None = None,
+        server: dict[str, Any] | None = None,
         timeout: float = 30.0,
         retry_for: float = 10.0,
         max_passages: int = 20_000,
@@ -94,6 +97,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "dimensions": dimensions,
                 "distance": distance,
                 "api_key": api_key,
+                "server": server,
                 "timeout": timeout,
                 "retry_for": retry_for,
                 "max_passages": max_passages,
@@ -163,7 +167,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return {
             "uri": settings.uri,
             "collection": settings.collection,
-            "embedded": isinstance(settings.location, EdgeLocation),
+            "embedded": not isinstance(settings.location, ServerLocation),
             "dimensions": settings.dimensions or _dimensions_on_disk(settings),
         }
 
@@ -262,6 +266,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             "distance": self._settings.distance,
             "uri": self._settings.uri,
             "collection": self._settings.collection,
+            **({"differences": self._collection.differences} if self._collection.differences else {}),
         }
 
     def _queries(
@@ -290,16 +295,27 @@ def _fingerprints(batch: DocumentBatch) -> list[str | None]:
     return [None if value is None else str(value) for value in batch.column("fingerprint")]
 
 
-def _matches(points: Sequence[Hit]) -> DocumentBatch:
-    payloads = [point.payload or {} for point in points]
-    return DocumentBatch.from_columns(
-        ids=[f"{payload[DOCUMENT_ID]}#{payload[ORDINAL]}" for payload in payloads],
-        parent_id=[payload[DOCUMENT_ID] for payload in payloads],
+def _matches(hits: Sequence[Hit], wanted: SearchParameters) -> DocumentBatch:
+    payloads = [hit.payload or {} for hit in hits]
+    batch = DocumentBatch.from_columns(
+        ids=[f"{hit.document_id}#{hit.ordinal}" for hit in hits],
+        parent_id=[hit.document_id for hit in hits],
         texts=[payload["text"] for payload in payloads],
         location=[[payload["start"], payload["end"]] for payload in payloads],
         tags=[payload["tags"] for payload in payloads],
-        scores=[{"score": point.score} for point in points],
+        scores=[
+            {"score": hit.score, **{name: component.score for name, component in hit.components.items()}}
+            for hit in hits
+        ],
     )
+    contexts = [payload.get(CONTEXT) for payload in payloads]
+    if any(contexts):
+        batch.set_column("context", contexts)
+    if wanted.explain:
+        batch.set_column("explain", [hit.explain for hit in hits])
+    if wanted.diversity is not None and hits:
+        batch.embeddings = np.asarray([hit.vector for hit in hits], dtype=np.float32)
+    return batch
 
 
 def _settings(uses_with: Mapping[str, Any]) -> IndexerSettings:

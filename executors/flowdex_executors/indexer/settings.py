@@ -1,6 +1,7 @@
 """What `uses_with` of a QdrantIndexer may say, and where a URI leads.
 
 edge://DIR                  Qdrant's engine, embedded, in the folder DIR (relative to the working directory)
+memory://                   the same in a folder of its own that goes when the indexer ends
 http(s)://HOST[:6333]       a Qdrant server or cluster, over REST
 grpc(s)://HOST[:6334]       the same over gRPC
 """
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-__all__ = ["EdgeLocation", "IndexerSettings", "ServerLocation"]
+from flowdex_executors.indexer.server import ServerSettings
+
+__all__ = ["EdgeLocation", "IndexerSettings", "MemoryLocation", "ServerLocation"]
 
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _DEFAULT_PORTS = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
@@ -28,6 +31,10 @@ class EdgeLocation(BaseModel):
     """
 
     directory: Path
+
+
+class MemoryLocation(BaseModel):
+    """An embedded index that nobody needs to outlive the process: for trials and tests."""
 
 
 class ServerLocation(BaseModel):
@@ -57,6 +64,7 @@ class IndexerSettings(BaseModel):
         dimensions: Size of the vectors. Fixed by the first vectors where it is not given.
         distance: How vectors are compared.
         api_key: Of a Qdrant server.
+        server: What only a server has: see `server.py`.
         timeout: Seconds for one call to a Qdrant server.
         retry_for: Seconds for which a call is tried again while the backend is unavailable.
         max_passages: Most passages that one document may have. They are written in one piece, so that a document is
@@ -77,6 +85,7 @@ class IndexerSettings(BaseModel):
     dimensions: int | None = Field(default=None, ge=1, le=65536)
     distance: Literal["cosine", "dot", "euclid", "manhattan"] = "cosine"
     api_key: SecretStr | None = None
+    server: ServerSettings | None = None
     timeout: float = Field(default=30.0, gt=0)
     retry_for: float = Field(default=10.0, ge=0)
     max_passages: int = Field(default=20_000, ge=1)
@@ -101,10 +110,21 @@ class IndexerSettings(BaseModel):
             )
         return name
 
+    @model_validator(mode="after")
+    def _check_server(self) -> IndexerSettings:
+        if self.server is not None and not isinstance(self.location, ServerLocation):
+            raise ValueError(f"server: {self.uri} is an embedded index, which has none of these; take them out")
+        return self
+
     @property
-    def location(self) -> EdgeLocation | ServerLocation:
+    def location(self) -> EdgeLocation | MemoryLocation | ServerLocation:
         """Where `uri` leads."""
         return _parse_uri(self.uri)
+
+    @property
+    def layout(self) -> ServerSettings:
+        """`server`, or what holds where it is not given: all is left to the server."""
+        return self.server or ServerSettings()
 
     @property
     def higher_is_better(self) -> bool:
@@ -112,12 +132,16 @@ class IndexerSettings(BaseModel):
         return self.distance in ("cosine", "dot")
 
 
-def _parse_uri(uri: str) -> EdgeLocation | ServerLocation:
+def _parse_uri(uri: str) -> EdgeLocation | MemoryLocation | ServerLocation:
     scheme, separator, rest = uri.partition("://")
-    if not separator or scheme not in ("edge", *_DEFAULT_PORTS):
+    if not separator or scheme not in ("edge", "memory", *_DEFAULT_PORTS):
         raise ValueError(
-            f"{uri!r} is not the URI of an index: use edge://DIR, http(s)://HOST:6333 or grpc(s)://HOST:6334"
+            f"{uri!r} is not the URI of an index: use edge://DIR, memory://, http(s)://HOST:6333 or grpc(s)://HOST:6334"
         )
+    if scheme == "memory":
+        if rest:
+            raise ValueError(f"{uri!r}: an index in memory has no place; use memory://, or edge://{rest}")
+        return MemoryLocation()
     if scheme == "edge":
         if not rest:
             raise ValueError(f"{uri!r} names no folder: use edge://DIR, such as edge://.flowdex/index")
