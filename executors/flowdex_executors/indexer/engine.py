@@ -407,7 +407,7 @@ class Engine:
                 filter=build_filter(command.get("filter")),
                 with_payload=command["with_payload"],
                 with_vector=False,
-                order_by=edge.OrderBy(order["key"], direction) if order else None,
+                order_by=edge.OrderBy(order["key"], direction, order.get("start_from")) if order else None,
             )
         )
         return [
