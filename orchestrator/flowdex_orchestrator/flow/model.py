@@ -21,6 +21,7 @@ from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow import topology
 from flowdex_orchestrator.flow.consistency import InconsistentFlow, address_problems, gateway_problems
 from flowdex_orchestrator.flow.findings import Finding, KeyPath, format_key, nearest
+from flowdex_orchestrator.flow.overrides import Overrides
 from flowdex_orchestrator.flow.places import as_written
 from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, Section
 from flowdex_orchestrator.flow.values import (
@@ -179,6 +180,29 @@ class Flow(Section):
             for executor in self.executors
         )
         return self.model_copy(update={"executors": executors})
+
+    def with_arguments(self, overrides: Overrides) -> Flow:
+        """The same flow with other arguments of executors, `{"encoder": {"model": "./my-model"}}`.
+
+        Raises:
+            ConfigurationError: An executor does not exist, or runs elsewhere.
+        """
+        for name in overrides:
+            if self.executor(name).external:
+                raise ConfigurationError(f"{name} is external: its arguments are set where it runs")
+        executors = tuple(
+            executor.model_copy(update={"uses_with": {**executor.uses_with, **overrides.get(executor.name, {})}})
+            for executor in self.executors
+        )
+        return self.model_copy(update={"executors": executors})
+
+    def with_free_ports(self) -> Flow:
+        """The same flow without the ports that it names, but those of external executors: any free ones do."""
+        executors = tuple(
+            executor if executor.external else executor.model_copy(update={"ports": ()}) for executor in self.executors
+        )
+        gateway = self.gateway.model_copy(update={"ports": ()})
+        return self.model_copy(update={"gateway": gateway, "executors": executors})
 
     def finding(self, path: KeyPath, message: str, severity: Literal["error", "warning"] = "error") -> Finding:
         """A finding about the key at `path`, with its place in the file where there is one.

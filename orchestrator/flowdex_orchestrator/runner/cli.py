@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,14 @@ def _replicas(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
 @click.option(
     "--replicas", multiple=True, metavar="NAME=N", callback=_replicas, help="Start N replicas of NAME. Repeatable."
 )
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME.KEY=VALUE",
+    help="Give NAME another argument (uses_with) than the file does. Repeatable.",
+)
+@click.option("--free-ports", is_flag=True, help="Listen on any free ports, whatever the file says.")
 @click.option("-d", "--detach", is_flag=True, help="Return once the flow is ready; it runs on in the background.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
 @click.option("--check/--no-check", default=True, help="Look for mistakes in the flow file first [default: yes].")
@@ -52,6 +60,8 @@ def up(
     flow: Path | None,
     *,
     replicas: dict[str, int],
+    settings: tuple[str, ...],
+    free_ports: bool,
     detach: bool,
     timeout: float | None,
     check: bool,
@@ -65,18 +75,23 @@ def up(
     Examples:
       flowdex up
       flowdex up --replicas encoder=2 --detach
+      flowdex up --set encoder.model=./my-model --set indexer.collection=trial --free-ports
     """
     from rich.console import Console
 
     from flowdex.errors import ConfigurationError, FlowdexError
     from flowdex_orchestrator.flow import load_flow
+    from flowdex_orchestrator.flow.overrides import parse_overrides
     from flowdex_orchestrator.runner.plan import make_plan
     from flowdex_orchestrator.runner.run import run_flow
     from flowdex_orchestrator.runner.table import PlainLines, display_for
 
     began = time.time()
     flow_file, folder, cwd = locate(flow)
-    model = load_flow(flow_file).with_replicas(replicas)
+    overrides = parse_overrides(settings)
+    model = load_flow(flow_file).with_replicas(replicas).with_arguments(overrides)
+    if free_ports:
+        model = model.with_free_ports()
     if external := [name for name in replicas if model.executor(name).external]:
         raise ConfigurationError(f"--replicas {external[0]}: it is external, so it is not started here")
     console = Console(stderr=True)
@@ -88,7 +103,7 @@ def up(
         else:
             state = _begin(model, flow_file, folder)
             try:
-                plan = make_plan(model, flow_file, folder, cwd)
+                plan = make_plan(model, flow_file, folder, cwd, overrides)
                 display = PlainLines(console) if background else display_for(console)
                 return asyncio.run(
                     run_flow(
@@ -104,7 +119,11 @@ def up(
             except FlowdexError as error:
                 _note_failure(state, folder, str(error))
                 raise
-    _show_ready(_detach(flow_file, cwd, folder, replicas, timeout), began, background=True)
+    options = [part for name, count in replicas.items() for part in ("--replicas", f"{name}={count}")]
+    options += [part for setting in settings for part in ("--set", setting)]
+    options += ["--free-ports"] if free_ports else []
+    options += [] if timeout is None else ["--timeout", str(timeout)]
+    _show_ready(_detach(flow_file, cwd, folder, options), began, background=True)
     return 0
 
 
@@ -284,9 +303,7 @@ def _prepare_background(folder: RunFolder) -> None:
     rotate(folder.log(_RUNNER))
 
 
-def _detach(
-    flow_file: Path, cwd: Path, folder: RunFolder, replicas: Mapping[str, int], timeout: float | None
-) -> FlowState:
+def _detach(flow_file: Path, cwd: Path, folder: RunFolder, options: Sequence[str]) -> FlowState:
     from rich.console import Console
 
     from flowdex_orchestrator.runner.control import start_in_background
@@ -296,11 +313,7 @@ def _detach(
     command = [*FLOWDEX, "up", "--background", "--no-check"]
     if cwd == flow_file.parent:
         command.append(str(flow_file))
-    for name, count in replicas.items():
-        command += ["--replicas", f"{name}={count}"]
-    if timeout is not None:
-        command += ["--timeout", str(timeout)]
-    return start_in_background(command, folder, display_for(Console(stderr=True)))
+    return start_in_background([*command, *options], folder, display_for(Console(stderr=True)))
 
 
 def _show_ready(state: FlowState, began: float, *, background: bool) -> None:

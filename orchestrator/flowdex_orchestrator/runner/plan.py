@@ -7,6 +7,7 @@ The commands are the ones that run in containers, too: `flowdex executor NAME`, 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow.model import Executor, Flow
+from flowdex_orchestrator.flow.overrides import Overrides
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.runner.environment import child_environment
 from flowdex_orchestrator.runner.health import GrpcProbe, HttpProbe, Probe
@@ -35,7 +37,9 @@ _TO_END = 5.0  # seconds a process may take to end after its last request
 _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # a server that listens everywhere
 
 
-def make_plan(flow: Flow, flow_file: Path, folder: RunFolder, cwd: Path) -> FlowPlan:
+def make_plan(
+    flow: Flow, flow_file: Path, folder: RunFolder, cwd: Path, overrides: Overrides | None = None
+) -> FlowPlan:
     """Choose ports and write the command lines.
 
     Args:
@@ -43,6 +47,7 @@ def make_plan(flow: Flow, flow_file: Path, folder: RunFolder, cwd: Path) -> Flow
         flow_file: Its file, which the processes read again.
         folder: Takes the logs.
         cwd: The folder in which the processes run.
+        overrides: Arguments of executors that differ from the file's.
 
     Raises:
         ConfigurationError: The gateway serves nothing that can be asked for its health.
@@ -51,7 +56,7 @@ def make_plan(flow: Flow, flow_file: Path, folder: RunFolder, cwd: Path) -> Flow
     listeners = flow.gateway.listeners()
     fixed = {port for executor in flow.executors for port in executor.ports} | {port for _, port in listeners}
     wanted = sum(executor.replicas for executor in flow.executors) + len(listeners)
-    planner = _Planner(flow_file, folder, cwd, free_ports(wanted, exclude=frozenset(fixed)))
+    planner = _Planner(flow_file, folder, cwd, free_ports(wanted, exclude=frozenset(fixed)), overrides or {})
     executors = [plan for executor in flow.executors for plan in planner.executor(executor)]
     gateway, endpoints = planner.gateway(flow, executors)
     return FlowPlan(executors, gateway, endpoints)
@@ -63,10 +68,13 @@ class _Planner:
     folder: RunFolder
     cwd: Path
     free: list[int]
+    overrides: Overrides
 
     def executor(self, executor: Executor) -> list[ProcessPlan]:
         """One plan a replica."""
         timeout = executor.ready_timeout or math.inf
+        arguments = self.overrides.get(executor.name, {})
+        settings = [part for key, value in arguments.items() for part in ("--set", f"{key}={json.dumps(value)}")]
         plans = []
         for replica, (host, port) in enumerate(self._places(executor)):
             launch, reached = None, host
@@ -74,7 +82,17 @@ class _Planner:
                 reached = _REACHED_AT.get(host, host)
                 launch = self._launch(
                     f"{executor.name}-{replica}",
-                    ("executor", executor.name, "--host", host, "--port", str(port), "--replica", str(replica)),
+                    (
+                        "executor",
+                        executor.name,
+                        "--host",
+                        host,
+                        "--port",
+                        str(port),
+                        "--replica",
+                        f"{replica}",
+                        *settings,
+                    ),
                     child_environment(executor.env, replicas=executor.replicas, replica=replica),
                 )
             probe = partial(GrpcProbe, reached, port)

@@ -173,12 +173,14 @@ class RunFolder:
 
     Args:
         flow: The flow file.
-        base: The folder in which the flow runs: `.flowdex` is made there, unless FLOWDEX_HOME names another place.
+        base: The folder in which the flow runs: `.flowdex` is made there.
+        home: Takes the place of that `.flowdex`. Default: the environment variable FLOWDEX_HOME, if set.
     """
 
-    def __init__(self, flow: Path, base: Path) -> None:
-        home = os.environ.get(HOME_VARIABLE)
-        self.path = (Path(home).expanduser() if home else base / ".flowdex") / "run" / flow.stem
+    def __init__(self, flow: Path, base: Path, home: Path | None = None) -> None:
+        if home is None and (named := os.environ.get(HOME_VARIABLE)):
+            home = Path(named).expanduser()
+        self.path = (home or base / ".flowdex") / "run" / flow.stem
         self.logs = self.path / "logs"
         self._state = self.path / "state.json"
         self._lock = self.path / "lock"

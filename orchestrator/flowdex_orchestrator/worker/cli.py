@@ -37,6 +37,9 @@ _THREADS_END_WITHIN = 0.5  # seconds
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 for any free one.  [default: the flow's, else 0]")
 @click.option("--replica", type=click.IntRange(0), default=0, show_default=True, help="Number of this replica.")
 @click.option("--shard", type=click.IntRange(0), default=0, show_default=True, help="Number of this shard.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the class, over the flow's. Repeatable."
+)
 @click.option("--parent-pid", type=int, metavar="PID", help="End when this process ends.")
 @click.option(
     "--log-level",
@@ -64,6 +67,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
     port: int | None,
     replica: int,
     shard: int,
+    settings: tuple[str, ...],
     parent_pid: int | None,
     log_level: str | None,
     stacks: bool,
@@ -78,10 +82,13 @@ def executor(  # noqa: PLR0917 - click passes them by name
     the last line on standard error.
     """
     from flowdex_orchestrator.flow import default_flow_path, load_flow
+    from flowdex_orchestrator.flow.overrides import parse_argument
     from flowdex_orchestrator.worker.load import load_executor
     from flowdex_orchestrator.worker.server import MEBIBYTE, ServerOptions
 
     flow = load_flow(flow_file or default_flow_path())
+    if settings:
+        flow = flow.with_arguments({name: dict(map(parse_argument, settings))})
     entry = flow.executor(name)
     _configure_process((log_level or entry.log_level).upper(), flow.folder, entry.env)
     addresses = entry.addresses()

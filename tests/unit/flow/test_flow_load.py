@@ -9,6 +9,7 @@ import pytest
 
 from flowdex.errors import ConfigurationError, error_from_name
 from flowdex_orchestrator.flow import Flow, FlowFileError, default_flow_path, load_flow, parse_flow
+from flowdex_orchestrator.flow.overrides import parse_overrides
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -192,6 +193,31 @@ def test_with_replicas() -> None:
         read.with_replicas({"bb": 2})
     with pytest.raises(ConfigurationError, match="at least one"):
         read.with_replicas({"b": 0})
+
+
+def test_with_arguments() -> None:
+    read = flow("executors: [{name: a, uses_with: {x: 1, y: 2}}, {name: b, external: true, port: 5}]")
+    changed = read.with_arguments(parse_overrides(["a.y=[3]", "a.z=text", "a.y=4", 'a.quoted="8"']))
+    assert changed.executor("a").uses_with == {"x": 1, "y": 4, "z": "text", "quoted": "8"}
+    assert read.executor("a").uses_with == {"x": 1, "y": 2}
+    with pytest.raises(ConfigurationError, match="b is external"):
+        read.with_arguments({"b": {"x": 1}})
+    with pytest.raises(ConfigurationError, match="no executor 'c'"):
+        read.with_arguments({"c": {"x": 1}})
+
+
+@pytest.mark.parametrize("item", ["", "a", "a=1", "a.b", "a.=1", ".b=1", "a=x.y=1"])
+def test_arguments_that_are_none(item: str) -> None:
+    with pytest.raises(ConfigurationError, match="KEY=VALUE"):
+        parse_overrides([item])
+
+
+def test_with_free_ports() -> None:
+    read = flow(
+        "with: {port: 5}\nexecutors: [{name: a, port: 6}, {name: b, external: true, port: 7}]"
+    ).with_free_ports()
+    assert read.gateway.listeners() == [("grpc", 0)]
+    assert [executor.ports for executor in read.executors] == [(), (7,)]
 
 
 def test_a_flow_made_in_python() -> None:

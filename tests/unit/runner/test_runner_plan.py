@@ -136,3 +136,11 @@ def test_the_gateway_has_time_to_drain(tmp_path: Path) -> None:
 def test_a_gateway_that_cannot_be_asked(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="neither grpc nor http"):
         plan(tmp_path, "with: {protocol: websocket, port: 7001}\nexecutors: [{name: a, uses: x.A}]")
+
+
+def test_other_arguments_go_to_each_replica_of_their_executor(tmp_path: Path) -> None:
+    file = tmp_path / "flow.yml"
+    flow = parse_flow("jtype: Flow\nexecutors: [{name: a, uses: x.A, replicas: 2}, {name: b, uses: x.B}]")
+    found = make_plan(flow, file, RunFolder(file, tmp_path), tmp_path, {"a": {"model": "x y", "deep": {"n": [1]}}})
+    commands = [each.launch.command for each in found.executors if each.launch is not None]
+    assert [option(command, "--set") for command in commands] == [['model="x y"', 'deep={"n": [1]}']] * 2 + [[]]
