@@ -20,6 +20,7 @@ from qdrant_client import models
 from qdrant_client.conversions.common_types import QueryResponse  # models.QueryResponse is another class
 
 from flowdex.errors import InternalError
+from flowdex_executors.indexer.aliases import AliasFile, Operation
 from flowdex_executors.indexer.engine_process import EngineProcess
 from flowdex_executors.indexer.frames import Array
 
@@ -50,6 +51,11 @@ class AsyncEdgeClient:
     def __init__(self, directory: Path, *, on_close: Callable[[], object] = lambda: None) -> None:
         self._on_close = on_close
         self._engine = EngineProcess(directory)
+        try:
+            self._aliases = AliasFile(directory)  # after the engine, which locks the folder
+        except BaseException:
+            self._engine.close()
+            raise
 
     async def close(self) -> None:
         """Flush and end the engine process."""
@@ -114,7 +120,22 @@ class AsyncEdgeClient:
     async def delete_collection(self, collection_name: str) -> bool:
         """Remove a collection and its files."""
         result: bool = await self._call("drop", collection_name)
+        await asyncio.to_thread(self._aliases.forget, collection_name)
         return result
+
+    async def get_aliases(self) -> models.CollectionsAliasesResponse:
+        """All aliases and their collections."""
+        return models.CollectionsAliasesResponse(
+            aliases=[
+                models.AliasDescription(alias_name=alias, collection_name=target)
+                for alias, target in self._aliases.targets.items()
+            ]
+        )
+
+    async def update_collection_aliases(self, change_aliases_operations: Sequence[Operation]) -> bool:
+        """Change aliases: all operations or none."""
+        await asyncio.to_thread(self._aliases.change, change_aliases_operations)
+        return True
 
     async def create_payload_index(
         self, collection_name: str, field_name: str, field_schema: models.PayloadSchemaType, wait: bool = True
