@@ -23,7 +23,7 @@ from flowdex_executors.indexer.fingerprints import CollectionFingerprint
 from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
 from flowdex_executors.indexer.settings import IndexerSettings, ServerLocation
 
-__all__ = ["Collection"]
+__all__ = ["FIRST_PASSAGE", "Collection", "one_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,9 @@ _FIELDS = {
     GENERATION: models.PayloadSchemaType.INTEGER,
     FLAGS: models.PayloadSchemaType.KEYWORD,
 }
-_FIRST_PASSAGE = models.FieldCondition(key=ORDINAL, match=models.MatchValue(value=0))
+FIRST_PASSAGE = models.FieldCondition(key=ORDINAL, match=models.MatchValue(value=0))
+"""Each document has one: the condition that counts documents."""
+_IS_PASSAGE = models.FieldCondition(key=ORDINAL, range=models.Range(gte=0))  # the fingerprint's point is none
 _PAGE = 1000
 _QUERIES = 64  # a batch: others get their turn between two
 _COUNT_HOLDS = 60.0
@@ -216,7 +218,7 @@ class Collection:
             older = models.FieldCondition(key=GENERATION, range=models.Range(lt=generation))
             operations: list[Any] = [
                 models.UpsertOperation.model_construct(upsert=models.PointsList.model_construct(points=points)),
-                _delete(models.Filter(must=[_one_of(document_ids), older])),
+                _delete(models.Filter(must=[one_of(document_ids), older])),
             ]
             await self._update(operations)
 
@@ -227,9 +229,9 @@ class Collection:
         deleted = 0
         ids = list(dict.fromkeys(document_ids))
         for start in range(0, len(ids), _PAGE):
-            page = _one_of(ids[start : start + _PAGE])
+            page = one_of(ids[start : start + _PAGE])
             async with self._write_lock:
-                deleted += await self._count(models.Filter(must=[page, _FIRST_PASSAGE]))
+                deleted += await self._count(models.Filter(must=[page, FIRST_PASSAGE]))
                 await self._update([_delete(models.Filter(must=[page]))])
         return deleted
 
@@ -255,16 +257,48 @@ class Collection:
             if offset is None:
                 return list(found)
 
-    async def count(self) -> tuple[int, int]:
-        """Number of documents and of passages."""
+    async def page(
+        self, selection: models.Filter, fields: list[str], limit: int, offset: str | None = None
+    ) -> tuple[list[Any], str | None]:
+        """Points that match, in the order of their ids, from the id `offset` on; and the id after the last, if any."""
+        records, following = await self._call(
+            lambda c: c.scroll(self._name, scroll_filter=selection, limit=limit, offset=offset, with_payload=fields)
+        )
+        return records, None if following is None else str(following)
+
+    async def records(self, selection: models.Filter, fields: list[str]) -> list[Any]:
+        """All points that match, with `id` and these fields of the payload."""
+        if await self.dimensions() is None:
+            return []
+        found, following = await self.page(selection, fields, _PAGE)
+        while following is not None:
+            more, following = await self.page(selection, fields, _PAGE, following)
+            found += more
+        return found
+
+    async def oldest(self, selection: models.Filter, fields: list[str], *, since: int, limit: int) -> list[Any]:
+        """Points that match, in the order of their generations, from the generation `since` on."""
+        if await self.dimensions() is None:
+            return []
+        order = models.OrderBy(key=GENERATION, direction=models.Direction.ASC, start_from=since)
+        records, _ = await self._call(
+            lambda c: c.scroll(self._name, scroll_filter=selection, limit=limit, order_by=order, with_payload=fields)
+        )
+        found: list[Any] = records
+        return found
+
+    async def count(self, selection: models.Filter | None = None) -> tuple[int, int]:
+        """Number of documents and of passages, of all or of those that match."""
         if await self.dimensions() is None:
             return 0, 0
-        points = await self._count(None)
-        passages = points if self.fingerprint.value is None else points - 1
-        return await self._count(models.Filter(must=[_FIRST_PASSAGE])), passages
+        must = [selection] if selection else []
+        return (
+            await self._count(models.Filter(must=[*must, FIRST_PASSAGE])),
+            await self._count(models.Filter(must=[*must, _IS_PASSAGE])),
+        )
 
     async def _is_empty(self) -> bool:
-        return await self._count(models.Filter(must=[_FIRST_PASSAGE])) == 0
+        return await self._count(models.Filter(must=[FIRST_PASSAGE])) == 0
 
     async def _count(self, selection: models.Filter | None) -> int:
         result = await self._call(lambda c: c.count(self._name, count_filter=selection, exact=True))
@@ -313,5 +347,6 @@ def _delete(selection: models.Filter) -> models.DeleteOperation:
     return models.DeleteOperation(delete=models.FilterSelector(filter=selection))
 
 
-def _one_of(document_ids: list[str]) -> models.FieldCondition:
-    return models.FieldCondition(key=DOCUMENT_ID, match=models.MatchAny(any=document_ids))
+def one_of(document_ids: Sequence[str]) -> models.FieldCondition:
+    """The condition that a point belongs to one of these documents."""
+    return models.FieldCondition(key=DOCUMENT_ID, match=models.MatchAny(any=list(document_ids)))

@@ -1,7 +1,10 @@
 """The executor: requests in, passages stored or found.
 
-/index    documents with chunks (text, embedding, location)  ->  id, passages
+/index    documents with chunks (text, embedding, location)  ->  id, passages; or id, error
 /search   queries (text, embedding)                          ->  matches: passages, best first
+/get      documents (id)                                     ->  id, text, fields, tags, digest, passages
+/scroll   a filter, a cursor                                 ->  the same, a page of them; cursor
+/count    a filter                                           ->  {"documents": n, "passages": m}
 /delete   documents (id), or a filter                        ->  {"deleted": n}
 /status                                                      ->  {"documents": n, "passages": m, ...}
 """
@@ -19,15 +22,23 @@ from pydantic import BaseModel, ValidationError
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, InvalidInput
+from flowdex_executors.failures import mark, unmarked
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.payload import CONTEXT, DENSE
 from flowdex_executors.indexer.points import check_finite, make_points, read_documents, tag_fields
-from flowdex_executors.indexer.search import Hit, Query, search
+from flowdex_executors.indexer.search import Hit, Query, explanation, search
 from flowdex_executors.indexer.search_parameters import SearchParameters
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
 from flowdex_executors.indexer.sparse import SparseEncoder
+from flowdex_executors.indexer.stored import (
+    CountParameters,
+    ReadParameters,
+    ScrollParameters,
+    get_documents,
+    scroll_documents,
+)
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
 
@@ -175,28 +186,82 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
 
     @requests(on="/index", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def index(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
-        """Store documents, each in place of all that was stored under its id; all are validated before any is written.
+        """Store documents, each in place of all that was stored under its id, and each by itself.
 
         Returns:
-            For each document its `id` and `passages`, the number stored: 0 for one whose id comes again later.
+            For each document its `id` and `passages`, the number stored: 0 for one whose id comes again later. One that
+            cannot be indexed has an `error` instead; the others are stored.
 
         Raises:
-            InvalidInput: A document cannot be indexed; nothing of the request has been.
-            Conflict: Its vectors are of another encoder than the collection's.
+            Conflict: The vectors are of another encoder than the collection's; nothing was stored.
         """
-        passages = await asyncio.to_thread(read_documents, docs.batch, max_passages=self._settings.max_passages)
+        batch = docs.batch
+        passages, failures = await asyncio.to_thread(
+            read_documents,
+            batch,
+            max_passages=self._settings.max_passages,
+            dimensions=await self._collection.dimensions() or self._settings.dimensions,
+        )
+        mark(batch, failures)
         if passages.document_ids:
             await self._collection.ensure(passages.vectors.shape[1])
-            await self._collection.fingerprint.admit(_fingerprints(docs.batch))
+            await self._collection.fingerprint.admit(_fingerprints(batch.select(unmarked(batch))))
             await self._collection.index_tags(tag_fields(passages))
         for part in passages.parts(_WRITE_SIZE):
             rows = slice(int(passages.offsets[part.start]), int(passages.offsets[part.stop]))
-            sparse = await asyncio.to_thread(self._sparse.passages, passages.texts[rows])
+            sparse = await asyncio.to_thread(
+                self._sparse.passages,
+                passages.texts[rows],
+                contexts=passages.contexts[rows],
+                weights=passages.weights[rows],
+            )
             await self._collection.replace(passages.document_ids[part], partial(make_points, passages, part, sparse))
-        counts = passages.counts()
-        ids = docs.batch.ids
-        stored = [counts.pop(document_id, 0) for document_id in reversed(ids)][::-1]
-        return DocumentColumns(DocumentBatch.from_columns(ids=ids, passages=stored))
+        return DocumentColumns(_outcomes(batch, passages.counts()))
+
+    @requests(on="/get", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def get(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Read documents by id: their `text`, `fields`, `tags`, `digest`; see `ReadParameters`.
+
+        Returns:
+            Those that are there, in the order of the ids.
+
+        Raises:
+            InvalidInput: A parameter is wrong, or a document has no id.
+            TooLarge: They are more than one reply holds.
+        """
+        wanted = parse_parameters(ReadParameters, parameters)
+        return DocumentColumns(await get_documents(self._collection, _ids(docs.batch), wanted))
+
+    @requests(on="/scroll", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def scroll(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Read all documents, or those that match a filter, page by page; see `ScrollParameters`.
+
+        Returns:
+            A page as from /get, in the order in which documents were last written. Where there are more, the last one
+            has the field `cursor`.
+
+        Raises:
+            InvalidInput: A parameter is wrong.
+        """
+        wanted = parse_parameters(ScrollParameters, parameters)
+        return DocumentColumns(await scroll_documents(self._collection, compile_filter(wanted.filter), wanted))
+
+    @requests(on="/count", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def count(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn
+        self, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ):
+        """Count `documents` and `passages`, all or those that match a filter.
+
+        Raises:
+            InvalidInput: The filter cannot be understood.
+        """
+        wanted = parse_parameters(CountParameters, parameters)
+        documents, passages = await self._collection.count(compile_filter(wanted.filter))
+        return {"documents": documents, "passages": passages}
 
     @requests(on="/search", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def search(
@@ -225,9 +290,10 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             results = await search(
                 self._collection, [q for q in queries if q is not None], wanted, selection, self._settings
             )
-            for index, points in zip(answerable, results, strict=True):
-                found[index] = points
-        batch.set_nested("matches", [_matches(points) for points in found])
+            for index, hits in zip(answerable, results, strict=True):
+                found[index] = hits
+        batch.set_nested("matches", [_matches(hits, wanted) for hits in found])
+        _note_words(batch, queries, wanted.mode)
         return docs
 
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
@@ -243,10 +309,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             InvalidInput: Neither ids nor a filter are given.
         """
         selection = compile_filter(parse_parameters(DeleteParameters, parameters).filter)
-        ids = docs.batch.ids
-        for index, document_id in enumerate(ids):
-            if not document_id:
-                raise InvalidInput(f"document {index} has no id")
+        ids = _ids(docs.batch)
         if selection is None and not ids:
             raise InvalidInput("name what to delete: documents with their ids, or a filter that is not empty")
         if selection is not None:
@@ -290,9 +353,43 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return queries
 
 
+def _ids(batch: DocumentBatch) -> list[str]:
+    ids = batch.ids
+    for index, document_id in enumerate(ids):
+        if not document_id:
+            raise InvalidInput(f"document {index} has no id")
+    return ids
+
+
+def _outcomes(batch: DocumentBatch, counts: dict[str, int]) -> DocumentBatch:
+    """What became of each document: `id` and `passages`, or `id` and `error`."""
+    ids, errors = batch.ids, batch.column("error")
+    stored: list[int | None] = [None] * len(batch)
+    for row in range(len(batch) - 1, -1, -1):  # where an id occurs twice, the last document was stored
+        if errors[row] is None:
+            stored[row] = counts.pop(ids[row], 0)
+    outcomes = DocumentBatch.from_columns(ids=ids, passages=stored)
+    if any(errors):
+        outcomes.set_column("error", errors)
+    return outcomes
+
+
 def _fingerprints(batch: DocumentBatch) -> list[str | None]:
     """What made each document's vectors, as far as it says."""
     return [None if value is None else str(value) for value in batch.column("fingerprint")]
+
+
+def _note_words(batch: DocumentBatch, queries: Sequence[Query | None], mode: str) -> None:
+    """Say where a query had no words to be found by, which would otherwise look like an index without an answer."""
+    if mode == "dense" or all(query is not None and query.sparse is not None for query in queries):
+        return
+    notes: list[Any] = batch.column("notes")
+    for index, (query, text) in enumerate(zip(queries, batch.texts, strict=True)):
+        if text and query is None:
+            notes[index] = [*(notes[index] or ()), "the query has stop words only, which BM25 cannot find anything by"]
+        elif text and query is not None and query.sparse is None:
+            notes[index] = [*(notes[index] or ()), "the query has stop words only: it was searched by its vector alone"]
+    batch.set_column("notes", notes)
 
 
 def _matches(hits: Sequence[Hit], wanted: SearchParameters) -> DocumentBatch:
@@ -312,7 +409,7 @@ def _matches(hits: Sequence[Hit], wanted: SearchParameters) -> DocumentBatch:
     if any(contexts):
         batch.set_column("context", contexts)
     if wanted.explain:
-        batch.set_column("explain", [hit.explain for hit in hits])
+        batch.set_column("explain", [explanation(hit, wanted) for hit in hits])
     if wanted.diversity is not None and hits:
         batch.embeddings = np.asarray([hit.vector for hit in hits], dtype=np.float32)
     return batch

@@ -6,6 +6,9 @@ generation    number of the write that made it, see points.py
 text          of the passage
 start, end    its place in the document's text, in characters
 tags          of the document
+context       what belongs before the text without being part of it: headings, the document's title
+before        what of the document's text lies before this passage and in no other one; see originals.py
+original      of passage 0: what else it takes to give the document back; see originals.py
 flags         its boolean tags as strings, such as "draft=true": the embedded engine cannot match booleans
 """
 
@@ -15,10 +18,25 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["BM25", "DENSE", "DOCUMENT_ID", "FLAGS", "GENERATION", "ORDINAL", "TAGS", "flag", "payload_key", "walk"]
+__all__ = [
+    "BEFORE",
+    "BM25",
+    "CONTEXT",
+    "DENSE",
+    "DOCUMENT_ID",
+    "FLAGS",
+    "GENERATION",
+    "ORDINAL",
+    "ORIGINAL",
+    "TAGS",
+    "flag",
+    "payload_key",
+    "walk",
+]
 
 DENSE, BM25 = "dense", "bm25"  # the two vectors
 DOCUMENT_ID, ORDINAL, GENERATION, TAGS, FLAGS = "document_id", "ordinal", "generation", "tags", "flags"
+CONTEXT, BEFORE, ORIGINAL = "context", "before", "original"
 
 _STEP = re.compile(r"(?P<name>[^\[\]\"\\]+)(?P<each>\[\])?")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")

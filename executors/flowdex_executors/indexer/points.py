@@ -1,7 +1,7 @@
 """Documents to points of the collection.
 
-    document {id, tags, chunks: [{text, embedding, location}]}
-        --read_documents--> Passages (columns, validated)
+    document {id, text, fields, tags, chunks: [{text, embedding, location, context, weights}]}
+        --read_documents--> Passages (columns, validated), and the documents that cannot be indexed, each with its error
         --make_points--> one PointStruct a passage: vectors "dense" and "bm25", and a payload (see payload.py)
 
 Every write of a document is a generation of its own, newer ones have greater numbers, and a point's id is made of
@@ -14,29 +14,37 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import InvalidInput, TooLarge
+from flowdex.errors import FlowdexError, InvalidInput, TooLarge
+from flowdex.fields import joined, read_fields
+from flowdex_executors.failures import unmarked
+from flowdex_executors.indexer.originals import gaps_between, original_of
 from flowdex_executors.indexer.payload import (
+    BEFORE,
     BM25,
+    CONTEXT,
     DENSE,
     DOCUMENT_ID,
     FLAGS,
     GENERATION,
     ORDINAL,
+    ORIGINAL,
     TAGS,
     flag,
     payload_key,
     walk,
 )
+from flowdex_executors.indexer.sparse import WeightedSpans
 
-__all__ = ["Passages", "check_finite", "make_points", "read_documents", "tag_fields"]
+__all__ = ["Failures", "Passages", "check_finite", "make_points", "read_documents", "tag_fields"]
 
 MAX_ID_LENGTH = 2048
 MAX_TAG_DEPTH = 16
@@ -51,17 +59,25 @@ class Passages:
     Attributes:
         document_ids: Ids of the documents, each once.
         tags: Their tags.
+        originals: What is stored to give them back, see `originals.py`.
         offsets: int64 of shape (documents + 1,).
         texts: Text of each passage.
+        contexts: What belongs before each text without being part of it, None where nothing does.
+        weights: Spans of each text that count more or less in BM25, None where none do.
         spans: (start, end) of each passage in its document's text.
+        gaps: What of the document's text lies before each passage and in no other one.
         vectors: float32 of shape (passages, dimensions).
     """
 
     document_ids: list[str]
     tags: list[dict[str, Any]]
+    originals: list[dict[str, Any]]
     offsets: npt.NDArray[np.int64]
     texts: list[str]
+    contexts: list[str | None]
+    weights: list[WeightedSpans | None]
     spans: list[tuple[int, int]]
+    gaps: list[str]
     vectors: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -83,31 +99,69 @@ class Passages:
 
 # ---- documents to passages ----
 
+Failures: TypeAlias = dict[int, FlowdexError]
+"""Why documents cannot be indexed, by their rows."""
 
-def read_documents(batch: DocumentBatch, *, max_passages: int) -> Passages:
-    """Read and validate documents; where an id occurs twice, the last document counts.
 
-    A document without chunks, but with a vector of its own, is one passage.
+def read_documents(
+    batch: DocumentBatch, *, max_passages: int, dimensions: int | None = None
+) -> tuple[Passages, Failures]:
+    """Read and validate documents, each by itself; where an id occurs twice, the last document counts.
+
+    A document without chunks, but with a vector of its own, is one passage. Documents that something failed on before
+    (`failures.py`) are left out.
+
+    Args:
+        batch: The documents.
+        max_passages: Most passages that a document may have.
+        dimensions: Size of the collection's vectors; None for that of the first good document's.
+
+    Returns:
+        The passages of the good documents, and why the others cannot be indexed:
+        - InvalidInput: No id, nothing to index, a passage without a vector, a vector of another size or one that is not
+          finite, tags that are not JSON, ...
+        - TooLarge: More than `max_passages` passages.
+    """
+    failures: Failures = {}
+    last: dict[str, int] = {}
+    for row, document_id in enumerate(batch.ids):
+        try:
+            _check_id(document_id, row)
+            last[document_id] = row
+        except InvalidInput as error:
+            failures[row] = error
+    unfailed = set(unmarked(batch))
+    rows = sorted(unfailed.intersection(last.values()))
+    try:
+        return _read(batch.select(rows), max_passages, dimensions), failures
+    except InvalidInput:
+        good: list[Passages] = []
+        for row in rows:
+            try:
+                good.append(_read(batch.select([row]), max_passages, dimensions))
+                dimensions = dimensions or good[0].vectors.shape[1]
+            except InvalidInput as error:
+                failures[row] = error
+        return _joined(good), failures
+
+
+def _check_id(document_id: str, row: int) -> None:
+    if not document_id:
+        raise InvalidInput(f"document {row} has no id; an id must be a string that is not empty")
+    if len(document_id) > MAX_ID_LENGTH:
+        raise InvalidInput(f"document {row}: the id has {len(document_id)} characters, at most {MAX_ID_LENGTH} fit")
+
+
+def _read(batch: DocumentBatch, max_passages: int, dimensions: int | None) -> Passages:
+    """Read documents with ids of their own.
 
     Raises:
-        InvalidInput: A document has no id, nothing to index, a passage without a vector, a vector that is not finite,
-            or tags that are not JSON; or vectors differ in size.
-        TooLarge: A document has more than `max_passages` passages.
+        InvalidInput: One of them is wrong.
     """
     ids = batch.ids
-    for index, document_id in enumerate(ids):
-        if not document_id:
-            raise InvalidInput(f"document {index} has no id; an id must be a string that is not empty")
-        if len(document_id) > MAX_ID_LENGTH:
-            raise InvalidInput(
-                f"document {index}: the id has {len(document_id)} characters, at most {MAX_ID_LENGTH} fit"
-            )
-    last = {document_id: index for index, document_id in enumerate(ids)}
-    batch = batch.select(sorted(last.values()))
-    ids = batch.ids
-
+    chunked = batch.nested("chunks")
     units: list[DocumentBatch] = []
-    for index, chunks in enumerate(batch.nested("chunks")):
+    for index, chunks in enumerate(chunked):
         unit = chunks or batch.select([index])  # without chunks the document itself, which must then have a vector
         if not chunks and unit.embeddings is None:
             raise InvalidInput(
@@ -121,17 +175,67 @@ def read_documents(batch: DocumentBatch, *, max_passages: int) -> Passages:
             )
         units.append(unit)
     passages = DocumentBatch.concatenate(units)
-    offsets = np.zeros(len(units) + 1, dtype=np.int64)
-    np.cumsum([len(unit) for unit in units], out=offsets[1:])
+    offsets = _offsets([len(unit) for unit in units])
+    vectors = _vectors(passages, ids, offsets)
+    if dimensions is not None and units and vectors.shape[1] != dimensions:
+        raise InvalidInput(f"document {ids[0]!r}: its vectors have {vectors.shape[1]} dimensions, not {dimensions}")
     texts = [text or "" for text in passages.texts]
+    spans = [_span(location, text) for location, text in zip(passages.column("location"), texts, strict=True)]
+    originals, gaps = _originals(batch, [not chunks for chunks in chunked], offsets, texts, spans)
     return Passages(
         document_ids=ids,
         tags=[_checked_tags(tags, document_id) for tags, document_id in zip(batch.tags, ids, strict=True)],
+        originals=originals,
         offsets=offsets,
         texts=texts,
-        spans=[_span(location, text) for location, text in zip(passages.column("location"), texts, strict=True)],
-        vectors=_vectors(passages, ids, offsets),
+        contexts=[_context(context) for context in passages.column("context")],
+        weights=[_weights(weights) for weights in passages.column("weights")],
+        spans=spans,
+        gaps=gaps,
+        vectors=vectors,
     )
+
+
+def _offsets(sizes: Sequence[int]) -> npt.NDArray[np.int64]:
+    offsets = np.zeros(len(sizes) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=offsets[1:])
+    return offsets
+
+
+def _joined(parts: Sequence[Passages]) -> Passages:
+    """The documents of all parts, whose vectors are of one size."""
+
+    def column(name: str) -> list[Any]:
+        return list(chain.from_iterable(getattr(part, name) for part in parts))
+
+    lists = {each.name: column(each.name) for each in fields(Passages) if each.name not in ("offsets", "vectors")}
+    return Passages(
+        **lists,
+        offsets=_offsets([len(part) for part in parts]),
+        vectors=np.concatenate([part.vectors for part in parts]) if parts else np.zeros((0, 0), dtype=np.float32),
+    )
+
+
+def _originals(
+    batch: DocumentBatch,
+    own: Sequence[bool],
+    offsets: npt.NDArray[np.int64],
+    texts: Sequence[str],
+    spans: Sequence[tuple[int, int]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is stored to give each document back, and the gap before each passage."""
+    originals: list[dict[str, Any]] = []
+    gaps: list[str] = []
+    bounds = offsets.tolist()
+    columns = zip(batch.texts, read_fields(batch), batch.column("digest"), own, strict=True)
+    for index, (text, named, digest, is_own) in enumerate(columns):
+        rows = slice(bounds[index], bounds[index + 1])
+        size = rows.stop - rows.start
+        text = joined(named) if text is None and named else text  # noqa: PLW2901
+        found = None if text is None else gaps_between(text, texts[rows], spans[rows])
+        gaps += found[:size] if found else [""] * size
+        originals.append(original_of(text, named, passages=size, gaps=found, digest=digest, own=is_own))
+    return originals, gaps
 
 
 def _vectors(passages: DocumentBatch, ids: Sequence[str], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -183,6 +287,26 @@ def _span(location: Any, text: str) -> tuple[int, int]:
     return start, end
 
 
+def _context(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput(f"a passage's context must be a string, got {value!r:.40}")
+    return value or None
+
+
+def _weights(value: Any) -> WeightedSpans | None:
+    if value is None:
+        return None
+    try:
+        spans = [(int(start), int(end), float(weight)) for start, end, weight in value]
+        if all(0 <= weight < math.inf for _, _, weight in spans):
+            return spans
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidInput(
+        f"a passage's weights must be [[start, end, weight], ...], weights not negative, got {value!r:.60}"
+    )
+
+
 def _checked_tags(tags: dict[str, Any], document_id: str) -> dict[str, Any]:
     return {key: _json(value, f"document {document_id!r}: tags.{key}", 1) for key, value in tags.items()}
 
@@ -230,12 +354,19 @@ def make_points(
         begin = int(passages.offsets[index])
         for row in range(begin, int(passages.offsets[index + 1])):
             start, end = passages.spans[row]
+            payload = {**shared, ORDINAL: row - begin, "text": passages.texts[row], "start": start, "end": end}
+            if context := passages.contexts[row]:
+                payload[CONTEXT] = context
+            if before := passages.gaps[row]:
+                payload[BEFORE] = before
+            if row == begin and (original := passages.originals[index]):
+                payload[ORIGINAL] = original
             points.append(
                 # Validated above; pydantic would look at each number of each vector again.
                 models.PointStruct.model_construct(
                     id=_point_id(document_id, generation, row - begin),
                     vector={DENSE: dense[row - first], BM25: sparse[row - first]},
-                    payload={**shared, ORDINAL: row - begin, "text": passages.texts[row], "start": start, "end": end},
+                    payload=payload,
                 )
             )
     return points
