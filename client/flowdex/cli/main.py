@@ -41,6 +41,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "delete": ("flowdex.cli.manage:delete", "Remove documents from the index."),
         "status": ("flowdex.cli.manage:status", "Show the flow's executors, models and counts."),
     },
+    "Measure flows": {
+        "eval": ("flowdex.cli.evaluate:evaluate", "Measure how well a flow finds, over a test collection."),
+        "compare": ("flowdex.cli.evaluate:compare", "Put two flows side by side over a test collection."),
+    },
     "Run a flow on this machine": {
         "up": ("flowdex_orchestrator.runner.cli:up", "Start a flow: its gateway and every executor."),
         "down": ("flowdex_orchestrator.runner.cli:down", "Stop a flow that runs in the background."),
