@@ -3,7 +3,7 @@
     texts --requests, some in flight--> gateway -> executor process      served
                      `-----------------> encoder in this process         in process, with as many compute threads
 
-    python benchmarks/encoders.py [--families minilm,glove] [--seconds 4] [--rounds 3] [--threads N]
+    python benchmarks/encoders.py [--families minilm,glove] [--seconds 2] [--rounds 7] [--threads N]
 
 Both are up at the same time and take turns, so that each round compares them under the same noise; the table gives
 medians over the rounds, and ratios round by round. In process, the executor's own method is called with the same
@@ -44,7 +44,8 @@ from stdlib_docs import documents
 
 WORKLOAD = HERE.parents[1] / "shared" / "harness" / "workload.jsonl"
 IN_FLIGHT = 4
-LARGEST_REQUEST = 128  # texts
+REQUEST = (32, 128)  # texts, least and most; the client's own are of up to 256
+LEAST_REQUESTS = IN_FLIGHT + 2
 TRIAL = 96  # texts, to find out how many take the wanted time
 QUERIES = 25
 QUERY_CHARACTERS = 60
@@ -143,8 +144,8 @@ async def run_case(case: Case, texts: Sequence[str], queries: Sequence[str], set
 
         trial = await measure(in_process, [texts[start : start + 8] for start in range(0, TRIAL, 8)], [], TRIAL)
         count = int(max(TRIAL, trial.texts_a_second * settings.seconds))
-        size = max(1, min(LARGEST_REQUEST, count // (2 * IN_FLIGHT)))
-        chosen = list(itertools.islice(itertools.cycle(texts), count // size * size))
+        size = min(max(count // (2 * IN_FLIGHT), REQUEST[0]), REQUEST[1])
+        chosen = list(itertools.islice(itertools.cycle(texts), max(count // size, LEAST_REQUESTS) * size))
         requests = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         tokens = sum(len(sequence) for sequence in encoder.tokenise(chosen)) / len(chosen)
 
@@ -155,16 +156,21 @@ async def run_case(case: Case, texts: Sequence[str], queries: Sequence[str], set
             await wait_until_ready(served, short[0])
             await measure(served, bodies[: 2 * IN_FLIGHT], [], 1)
             rounds = []
-            for _ in range(settings.rounds):
-                inside = await measure(in_process, requests, [[query] for query in queries], len(chosen))
-                outside = await measure(served, bodies, short, len(chosen), lambda: cpu_seconds(servers.pids))
-                rounds.append((inside, outside))
+            alone = [[query] for query in queries]
+            sides = [
+                lambda: measure(in_process, requests, alone, len(chosen)),
+                lambda: measure(served, bodies, short, len(chosen), lambda: cpu_seconds(servers.pids)),
+            ]
+            for number in range(settings.rounds):
+                order = (0, 1) if number % 2 == 0 else (1, 0)  # a machine that gets busier must not favour one
+                found = {side: await sides[side]() for side in order}
+                rounds.append((found[0], found[1]))
             await wait_until_ready(served, bodies[-1])  # what was measured were answers
         dimensions = encoder.dimensions
         encoder.close()
-    sides = list(zip(*rounds, strict=True))
-    rates = [statistics.median(each.texts_a_second for each in side) for side in sides]
-    latencies = [statistics.median(each.query_ms for each in side) for side in sides]
+    columns = list(zip(*rounds, strict=True))
+    rates = [statistics.median(each.texts_a_second for each in side) for side in columns]
+    latencies = [statistics.median(each.query_ms for each in side) for side in columns]
     cpu = statistics.median(a.cpu_ms / b.cpu_ms for a, b in rounds)
     ratio = statistics.median(b.texts_a_second / a.texts_a_second for a, b in rounds)
     return (
@@ -192,8 +198,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join(families), help="default: %(default)s")
     parser.add_argument("--variant", default="", help="only variants that contain this, such as a backend's name")
-    parser.add_argument("--seconds", type=float, default=4, help="length of one measurement (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often the two take turns (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2, help="length of one measurement (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often the two take turns (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=available_cores(), help="compute threads (default: %(default)s)")
     settings = parser.parse_args()
     wanted = settings.families.split(",")

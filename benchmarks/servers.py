@@ -1,4 +1,8 @@
-"""Starts and ends the processes that a benchmark measures, each on free loopback ports."""
+"""Starts and ends the processes that a benchmark measures, each on free loopback ports.
+
+They end with the benchmark: by the context manager on an error, Ctrl-C or SIGTERM, and flowdex's own by themselves when
+it is killed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
+FLOWDEX = ["-m", "flowdex"]
 
 
 def free_ports(count: int) -> list[int]:
@@ -33,12 +38,14 @@ class Servers:
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
+        signal.signal(signal.SIGTERM, _exit)
         self.log = tempfile.NamedTemporaryFile(prefix="benchmark-", suffix=".log", delete=False)  # noqa: SIM115
 
     def start(self, command: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
         """Start one process in a group of its own; what it prints goes to the log."""
+        parent = ["--parent-pid", str(os.getpid())] if list(command[:2]) == FLOWDEX else []
         process = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, *command, *parent],
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -92,3 +99,8 @@ class Servers:
                 process.wait(5)
         self.log.close()
         Path(self.log.name).unlink(missing_ok=True)
+
+
+def _exit(number: int, _: object) -> None:
+    """End as after an error, so that the servers are ended too."""
+    raise SystemExit(128 + number)

@@ -30,6 +30,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError, InvalidInput
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
+from flowdex_executors.encoder.memory import keep_freed_memory
 from flowdex_executors.encoder.output import (
     OutputParameters,
     Vectors,
@@ -38,6 +39,7 @@ from flowdex_executors.encoder.output import (
     write_receipts,
 )
 from flowdex_executors.encoder.targets import Targets, find_targets
+from flowdex_executors.failures import mark, unmarked
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
 
@@ -146,7 +148,8 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     ) -> DocumentColumns:
         """As `/encode`, but what has an embedding keeps it: a caller may index vectors of its own.
 
-        A document of which something was encoded gets the field `fingerprint`.
+        A document of which something was encoded gets the field `fingerprint`. One that cannot be encoded gets an
+        `error`, and one that has an error already is left as it is; the others are encoded.
         """
         await self._embed(docs.batch, parameters, "index")
         return docs
@@ -190,9 +193,16 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     # ---- the work ----
 
     async def _embed(self, documents: DocumentBatch, parameters: Mapping[str, Any] | None, endpoint: Endpoint) -> None:
-        keep = endpoint != "encode"
-        options = self.for_endpoint(self.options(parameters, keep=keep), endpoint)
-        targets = find_targets(documents, keep=keep)
+        options = self.for_endpoint(self.options(parameters, keep=endpoint != "encode"), endpoint)
+        if endpoint == "index":
+            await self._embed_each(documents, options)
+        else:
+            await self._embed_all(documents, options, keep=endpoint == "search")
+
+    async def _embed_all(
+        self, documents: DocumentBatch, options: OutputParameters, *, keep: bool, rows: list[int] | None = None
+    ) -> None:
+        targets = find_targets(documents, keep=keep, rows=rows)
         if not targets:
             return
         await self.compute(targets, options)
@@ -200,6 +210,25 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             owners = targets.owners()
             owners.set_column("fingerprint", [self.fingerprint(options)] * len(owners))
         self._encoded += len(targets)
+
+    async def _embed_each(self, documents: DocumentBatch, options: OutputParameters) -> None:
+        """Embed the documents that nothing has failed on; mark those that cannot be, and only those."""
+        failures: dict[int, FlowdexError] = {}
+
+        async def embed(rows: list[int]) -> None:
+            try:
+                await self._embed_all(documents, options, keep=True, rows=rows)
+            except (InvalidInput, ExecutorError) as error:
+                if len(rows) == 1:
+                    failures[rows[0]] = error
+                    return
+                # Halve until the document at fault stands alone: rare, and whatever it is that fails.
+                await embed(rows[: len(rows) // 2])
+                await embed(rows[len(rows) // 2 :])
+
+        if rows := unmarked(documents):
+            await embed(rows)
+        mark(documents, failures)
 
     def options(self, parameters: Mapping[str, Any] | None, *, keep: bool) -> OutputParameters:
         """The parameters of a request, the encoder's defaults in the place of what is not given.
@@ -286,6 +315,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """Queue sequences, to be computed in batches with those of other requests; see `Batcher.submit`."""
         with self._starting:
             if self._batcher is None:  # not in the constructor, because the subclass's is not through then
+                keep_freed_memory()
                 self._batcher = Batcher(
                     self.run_batch,
                     cost=_tokens,
