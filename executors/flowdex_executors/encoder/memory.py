@@ -30,4 +30,4 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is None:
         return False
-    return all([bool(mallopt(number, value)) for number, value in _SETTINGS.values()])
+    return all(bool(mallopt(number, value)) for number, value in _SETTINGS.values())

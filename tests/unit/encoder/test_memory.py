@@ -15,7 +15,7 @@ from flowdex_executors.encoder.memory import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
 
 def batch():
-    return [np.ones(size * 2**18, dtype=np.float32) for size in (8,) * 10 + (1, 2, 4) * 5]  # MiB
+    return [np.ones(size * 2**18, dtype=np.float32) for size in (8,) * 20]  # MiB
 
 def work():
     for _ in range(3):
@@ -44,5 +44,5 @@ def test_freed_memory_is_kept() -> None:
     if kept != "True":
         pytest.skip("this C library has no such setting")
     _, faults_before = _faults("default")
-    assert faults < 5_000  # a batch is of 29,440 pages
+    assert faults < 5_000  # a batch is of 40,960 pages
     assert faults_before > 20_000
