@@ -7,7 +7,7 @@ one with an embedding   ->  as it is, where the caller's own vectors are kept
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,16 +108,19 @@ class Targets:
         return text
 
 
-def find_targets(documents: DocumentBatch, *, keep: bool) -> Targets:
+def find_targets(documents: DocumentBatch, *, keep: bool, rows: Iterable[int] | None = None) -> Targets:
     """Find what to encode.
 
     Args:
         documents: The request's documents.
         keep: Whether what has an embedding keeps it, and is left out.
+        rows: Which of the documents to look at; None for all.
     """
     chosen = []
     places: list[tuple[int, int | None]] = []
-    for index, (document, chunks) in enumerate(zip(documents, documents.nested("chunks"), strict=True)):
+    rows = range(len(documents)) if rows is None else list(rows)
+    looked_at = documents.select(rows)
+    for index, document, chunks in zip(rows, looked_at, looked_at.nested("chunks"), strict=True):
         for position, target in enumerate(chunks or [document]):
             node = target.data.get("embedding") if keep else None
             if node is None or node.WhichOneof("content") is None:

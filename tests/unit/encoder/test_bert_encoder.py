@@ -124,11 +124,26 @@ async def test_blank_texts_are_named_before_anything_runs(encoder: BertEncoder, 
     before = (await encoder.status())["documents_encoded"]
     with pytest.raises(InvalidInput, match=r"document 1 \(id 'd1'\) has (a blank|no) text"):
         await encoder.encode(docs=columns(["hello", blank]))
-    docs = columns(["hello"])
-    docs.batch.set_nested("chunks", [DocumentBatch.from_columns(texts=["hello", blank])])
-    with pytest.raises(InvalidInput, match=r"document 0 \(id 'd0'\), chunk 1 has"):
-        await encoder.index(docs=docs)
     assert (await encoder.status())["documents_encoded"] == before
+
+
+@pytest.mark.parametrize("blank", ["", "   ", None])
+async def test_in_indexing_a_document_that_cannot_be_encoded_fails_alone(
+    encoder: BertEncoder, blank: str | None
+) -> None:
+    docs = columns(["hello", "marked", "chunked", "world", blank])
+    docs.batch.set_column("error", [None, {"name": "TooLarge", "message": "before"}, None, None, None])
+    passages = DocumentBatch.from_columns(texts=["hello", blank])
+    docs.batch.set_nested("chunks", [DocumentBatch(), DocumentBatch(), passages, DocumentBatch(), DocumentBatch()])
+    batch = (await encoder.index(docs=docs)).batch
+    messages = [error and error["message"] for error in batch.column("error")]
+    assert messages[:2] == [None, "before"]
+    assert messages[3] is None
+    assert "document 2 (id 'd2'), chunk 1 has" in messages[2]
+    assert "document 4 (id 'd4') has" in messages[4]
+    assert batch.select([0, 3]).embeddings is not None
+    assert batch.select([1, 4]).embeddings is None
+    assert [print_ is not None for print_ in batch.column("fingerprint")] == [True, False, False, True, False]
 
 
 async def test_a_text_the_model_fails_on_is_named_and_fails_alone(folder: Path) -> None:
