@@ -22,13 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowdex.errors import Conflict, FlowdexError, InternalError, Unavailable
+from flowdex.errors import FlowdexError, InternalError, NotFound, Unavailable
 from flowdex_executors.indexer.frames import Array, decode, encode, read_frame
 
-__all__ = ["EngineProcess"]
+__all__ = ["EngineProcess", "MissingShard"]
 
-_ERRORS: dict[str, type[FlowdexError]] = {"locked": Conflict, "directory": Unavailable}
 _URGENT, _NORMAL, _LAST = range(3)
+
+
+class MissingShard(NotFound):
+    """The shard of a command is not there, or no more."""
 
 
 @dataclass(order=True)
@@ -43,15 +46,19 @@ class EngineProcess:
     """One engine process and the queue before it.
 
     Args:
-        directory: Folder of the index; the process locks it.
+        directory: Folder of the index.
+        lock: Descriptor of its lock, which the process inherits.
+        durability: `process` or `fsync`: what an acknowledged update survives.
+        niceness: How much the process yields to others, 0 to 19.
 
     Raises:
-        Conflict: Another process holds the folder.
-        Unavailable: The folder cannot be used, or the process does not start.
+        Unavailable: The process does not start.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, lock: int, *, durability: str = "process", niceness: int = 0) -> None:
         self._directory = directory
+        self._lock_descriptor = lock
+        self._arguments = [str(directory), durability, str(niceness)]
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._closed = False
@@ -126,16 +133,17 @@ class EngineProcess:
                 "it is started again, and nothing acknowledged is lost",
                 retry_after=0.5,
             )
-        return _result(answer)
+        return _result(answer, self._directory)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # The child finds this very package, however the parent found it.
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
-            [sys.executable, "-m", "flowdex_executors.indexer.engine", str(self._directory), str(os.getpid())],
+            [sys.executable, "-m", "flowdex_executors.indexer.engine", *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            pass_fds=[self._lock_descriptor],
             env={**os.environ, "PYTHONPATH": path},
         )
         assert process.stdout is not None
@@ -143,11 +151,6 @@ class EngineProcess:
         if answer is None:
             code = self._end(process)
             raise Unavailable(f"the index engine of {self._directory} does not start ({_describe(code)}); see its log")
-        try:
-            _result(answer)
-        except FlowdexError:
-            self._end(process)
-            raise
         return process
 
     def _stop(self) -> None:
@@ -168,13 +171,22 @@ class EngineProcess:
         return code
 
 
-def _result(answer: bytes) -> Any:
+def _result(answer: bytes, directory: Path) -> Any:
     body, _ = decode(answer)
-    if "error" in body:
-        kind, message = body["error"], body["message"]
-        error = _ERRORS.get(kind)
-        raise error(message) if error else InternalError(f"the index engine failed: {message}")
-    return body["result"]
+    if "error" not in body:
+        return body["result"]
+    kind, message = body["error"], body["message"]
+    if kind == "missing":
+        raise MissingShard(message)
+    if kind == "full":
+        raise Unavailable(
+            f"there is no room left for the index in {directory} ({message}); free some and send again what was not "
+            "acknowledged: nothing that was is lost, and searches go on",
+            retry_after=5.0,
+        )
+    if kind == "disk":
+        raise Unavailable(f"the index folder {directory} cannot be written: {message}", retry_after=5.0)
+    raise InternalError(f"the index engine failed: {message}")
 
 
 def _describe(code: int) -> str:
