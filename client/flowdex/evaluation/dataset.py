@@ -223,7 +223,9 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{path} is not UTF-8 (byte {error.start}); expected {_JUDGEMENT}") from None
     for number, line in enumerate(lines, 1):
-        columns = line.split("\t") if "\t" in line else line.split()
+        columns = line.split("\t")
+        if len(columns) < 3:
+            columns = line.split()
         if not line.strip() or (number == 1 and _is_header(columns)):
             continue
         if len(columns) not in (3, 4) or not all(each.strip() for each in columns):

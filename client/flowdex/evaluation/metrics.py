@@ -133,7 +133,7 @@ def p_value(first: PerQuery, second: PerQuery) -> float:
     pairs = np.array([[first[query], second[query]] for query in first])
     differences = pairs[:, 1] - pairs[:, 0]
     differences = differences[differences != 0]  # swapping equal values changes nothing
-    if not len(differences):
+    if len(differences) < 2:
         return 1.0
     result = optional_import("scipy.stats").permutation_test(
         (differences,),
