@@ -1,10 +1,13 @@
 """The environment variables of the flow's processes.
 
-    this process's variables  <-  flowdex's defaults  <-  threads of the replica  <-  `env:` of the executor
+    flowdex's defaults, threads of the replica  <-  this process's variables  <-  FLOWDEX_URL  <-  `env:` of the executor
 
 Numeric libraries start as many threads as there are cores, in every process. Several replicas would then fight for the
 cores, so each gets its share; who sets a variable, in the shell or in `env:`, is right. GPUs are dealt to the replicas
 where `CUDA_VISIBLE_DEVICES` says so; see `gpus`.
+
+`FLOWDEX_URL` is the address of the flow's own gateway, whatever it is in the shell: `flowdex.Client()` inside an
+executor reaches the flow that the executor is part of.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ def child_environment(
     *,
     replicas: int = 1,
     replica: int = 0,
+    url: str | None = None,
     base: Mapping[str, str] | None = None,
     cores: int | None = None,
 ) -> dict[str, str]:
@@ -54,6 +58,7 @@ def child_environment(
         env: `env:` of the executor.
         replicas: Replicas of the executor, which share the cores.
         replica: Which of them, from 0.
+        url: Address of the flow's gateway.
         base: The variables to start from; this process's by default.
         cores: Cores to share; those that this process may use by default.
 
@@ -63,6 +68,8 @@ def child_environment(
     threads = str(max(1, (cores or usable_cores()) // max(1, replicas)))
     variables = {**_DEFAULTS, **dict.fromkeys(THREAD_VARIABLES, threads)}
     variables.update(os.environ if base is None else base)
+    if url is not None:
+        variables["FLOWDEX_URL"] = url
     variables.update(env)
     if VISIBLE in variables:
         variables[VISIBLE] = deal_gpus(variables[VISIBLE], replica)

@@ -56,7 +56,9 @@ def make_plan(
     listeners = flow.gateway.listeners()
     fixed = {port for executor in flow.executors for port in executor.ports} | {port for _, port in listeners}
     wanted = sum(executor.replicas for executor in flow.executors) + len(listeners)
-    planner = _Planner(flow_file, folder, cwd, free_ports(wanted, exclude=frozenset(fixed)), overrides or {})
+    free = free_ports(wanted, exclude=frozenset(fixed))
+    ports = {protocol: port or free.pop() for protocol, port in listeners}
+    planner = _Planner(flow_file, folder, cwd, free, overrides or {}, flow.gateway.host, ports)
     executors = [plan for executor in flow.executors for plan in planner.executor(executor)]
     gateway, endpoints = planner.gateway(flow, executors)
     return FlowPlan(executors, gateway, endpoints)
@@ -69,6 +71,8 @@ class _Planner:
     cwd: Path
     free: list[int]
     overrides: Overrides
+    gateway_host: str
+    gateway_ports: Mapping[str, int]
 
     def executor(self, executor: Executor) -> list[ProcessPlan]:
         """One plan a replica."""
@@ -93,24 +97,32 @@ class _Planner:
                         f"{replica}",
                         *settings,
                     ),
-                    child_environment(executor.env, replicas=executor.replicas, replica=replica),
+                    child_environment(executor.env, replicas=executor.replicas, replica=replica, url=self.url),
                 )
             probe = partial(GrpcProbe, reached, port)
             plans.append(ProcessPlan(executor.name, replica, reached, port, launch, probe, timeout))
         return plans
 
+    @property
+    def url(self) -> str | None:
+        """Where the executors reach the gateway: over gRPC, if it serves that."""
+        for protocol in ("grpc", "http"):
+            if protocol in self.gateway_ports:
+                host = _REACHED_AT.get(self.gateway_host, self.gateway_host)
+                return f"{protocol}://{_address(host, self.gateway_ports[protocol])}"
+        return None
+
     def gateway(self, flow: Flow, executors: list[ProcessPlan]) -> tuple[ProcessPlan, dict[str, str]]:
         """The gateway's plan, and protocol (or page) -> URL."""
-        ports = {protocol: port or self.free.pop() for protocol, port in flow.gateway.listeners()}
-        host = flow.gateway.host
+        ports, host = self.gateway_ports, self.gateway_host
         reached = _REACHED_AT.get(host, host)
+        endpoints = {protocol: f"{protocol}://{_address(reached, port)}" for protocol, port in ports.items()}
         arguments = [_GATEWAY, "--host", host]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]
         for each in executors:
             arguments += ["--address", f"{each.name}={_address(each.host, each.port)}"]
         launch = self._launch(_GATEWAY, arguments, child_environment(flow.gateway.env))
-        endpoints = {protocol: f"{protocol}://{_address(reached, port)}" for protocol, port in ports.items()}
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"
         probe: Callable[[], Probe]

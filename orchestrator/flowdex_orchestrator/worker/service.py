@@ -22,6 +22,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from flowdex import wire
+from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
@@ -190,7 +191,8 @@ class ExecutorService:
                 sources=[each.routes[-1].executor if each.routes else "" for each in requests],
                 parameters=self._parameters(endpoints, request),
             )
-            outcome = await endpoint(call)
+            with caller_waits(remaining):
+                outcome = await endpoint(call)
             if outcome.results is not None:
                 self._set_results(request, outcome.results)
             # Serialised one by one and joined: a message of many documents costs protobuf twice as much in one go.
