@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowdex.async_client import AsyncClient
     from flowdex.client import Client
+    from flowdex.encodings import Encoding, Encodings, Receipt, Tokens
     from flowdex.errors import (
         Cancelled,
         ConfigurationError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "flowdex.async_client": ("AsyncClient",),
     "flowdex.client": ("Client",),
+    "flowdex.encodings": ("Encoding", "Encodings", "Receipt", "Tokens"),
     "flowdex.errors": (
         "Cancelled",
         "ConfigurationError",
@@ -71,6 +73,8 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "Document",
+    "Encoding",
+    "Encodings",
     "ExecutorError",
     "ExecutorStatus",
     "FlowStatus",
@@ -84,7 +88,9 @@ __all__ = [
     "Overloaded",
     "Passage",
     "PermissionDenied",
+    "Receipt",
     "SearchResult",
+    "Tokens",
     "TooLarge",
     "Unauthenticated",
     "Unavailable",

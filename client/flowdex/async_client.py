@@ -14,12 +14,24 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from flowdex.documents import DocumentBatch
+from flowdex.encodings import (
+    EncodeChoices,
+    Encoding,
+    Encodings,
+    TextInput,
+    VectorChoices,
+    check_choices,
+    check_input,
+    read_encodings,
+    texts_batch,
+    wants_details,
+)
 from flowdex.errors import DeadlineExceeded, FlowdexError, InvalidInput
 from flowdex.inputs import (
     Document,
@@ -37,6 +49,9 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.results import FlowStatus, IndexFailure, IndexResult, SearchResult
 from flowdex.retry import Deadline, RetryPolicy, with_retries
 from flowdex.transport import Target, open_transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["AsyncClient", "OnError", "SearchMode"]
 
@@ -93,16 +108,29 @@ class AsyncClient:
     # ---- encode ----
 
     @overload
-    async def encode(  # type: ignore[overload-overlap]  # str first: T would take it too
+    async def encode(  # type: ignore[overload-overlap]  # texts first: T would take them too
         self,
-        content: Iterable[str] | AsyncIterable[str],
+        content: Iterable[TextInput] | AsyncIterable[TextInput],
         *,
         batch_size: int = ...,
         prefetch: int = ...,
         show_progress: Progress = ...,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[VectorChoices],
     ) -> Vectors: ...
+    @overload
+    async def encode(  # type: ignore[overload-overlap]
+        self,
+        content: Iterable[TextInput] | AsyncIterable[TextInput],
+        *,
+        batch_size: int = ...,
+        prefetch: int = ...,
+        show_progress: Progress = ...,
+        parameters: Mapping[str, Any] | None = ...,
+        timeout: float | None = ...,
+        **choices: Unpack[EncodeChoices],
+    ) -> Encodings: ...
     @overload
     async def encode(
         self,
@@ -113,6 +141,7 @@ class AsyncClient:
         show_progress: Progress = ...,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[EncodeChoices],
     ) -> list[T]: ...
     async def encode(
         self,
@@ -123,22 +152,29 @@ class AsyncClient:
         show_progress: Progress = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        **choices: Unpack[EncodeChoices],
     ) -> Any:
         """See `Client.encode`."""
         check_collection(content, "texts")
+        chosen = check_choices(choices)
+        details, sent = wants_details(chosen), {**(parameters or {}), **chosen}
         deadline, total = self._deadline(timeout), length_of(content)
         is_text: bool | None = None  # what the first item is, all must be
 
         def convert(item: Any, position: int) -> tuple[_Entry, int]:
             nonlocal is_text
             is_document = isinstance(item, Document) or is_docarray(item)
-            if not isinstance(item, str) and not is_document:
-                raise WrongType(f"text {position} must be a string or a document, got {type(item).__name__}")
+            size = 0 if is_document else check_input(item, f"text {position}")
             is_text = not is_document if is_text is None else is_text
             if is_text is is_document:
                 raise WrongType(f"text {position} is a {type(item).__name__}: texts and documents cannot be mixed")
             if not is_document:
-                return _Entry(position, item), check_text(item, f"text {position}")
+                return _Entry(position, item), size
+            if isinstance(item, Document) and details:
+                raise InvalidInput(
+                    f"document {position} is a flowdex.Document, which holds no more than a vector: pass its text, or "
+                    "a docarray document whose class has fields for what you ask for"
+                )
             if not isinstance(item, Document):
                 check_takes_embedding(item, position)
             message, size = to_message(item, position)
@@ -147,29 +183,33 @@ class AsyncClient:
         async def work(entries: list[_Entry]) -> tuple[list[_Entry], DocumentBatch]:
             if is_text:
                 ids = [str(entry.position) for entry in entries]
-                batch = DocumentBatch.from_columns(ids=ids, texts=[entry.item for entry in entries])
+                batch = texts_batch([entry.item for entry in entries], ids)
             else:
                 batch = _batch(entries)
             try:
-                reply = await self._call(lambda left: self._transport.encode(batch, parameters or {}, left), deadline)
+                reply = await self._call(lambda left: self._transport.encode(batch, sent, left), deadline)
             except InvalidInput as error:
                 raise _located(error, entries) from None
             return entries, reply
 
         await check_all(content, convert, count=batch_size)
-        rows, documents = Rows(total), list[Any]()
+        rows, encodings, documents = Rows(total), list[Encoding](), list[Any]()
         source = batches(content, convert, count=batch_size, size=BATCH_BYTES)
         with open_progress(show_progress, "encode", total, batch_size) as advance:
             async with aclosing(ordered(source, work, prefetch)) as replies:
                 async for entries, reply in replies:
-                    if is_text:
+                    if is_text and details:
+                        encodings += read_encodings(reply)
+                    elif is_text:
                         rows.add(vectors_of(reply))
                     else:
                         documents += with_embeddings([entry.item for entry in entries], reply)
                     advance(len(entries))
         if is_text is None:
             raise InvalidInput("there are no texts: the iterable is empty")
-        return rows.array() if is_text else same_class(content, documents)
+        if is_text:
+            return Encodings(encodings) if details else rows.array()
+        return same_class(content, documents)
 
     # ---- index, search, delete ----
 

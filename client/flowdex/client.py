@@ -13,16 +13,20 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from flowdex.async_client import AsyncClient, OnError, SearchMode
+from flowdex.encodings import EncodeChoices, Encodings, TextInput, VectorChoices
 from flowdex.errors import Cancelled
 from flowdex.loop_thread import LoopThread
 from flowdex.progress import Progress
 from flowdex.results import FlowStatus, IndexResult, SearchResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Client"]
 
@@ -81,16 +85,29 @@ class Client:
         return self._client.url
 
     @overload
-    def encode(  # type: ignore[overload-overlap]  # str first: T would take it too
+    def encode(  # type: ignore[overload-overlap]  # texts first: T would take them too
         self,
-        content: Iterable[str],
+        content: Iterable[TextInput],
         *,
         batch_size: int = ...,
         prefetch: int = ...,
         show_progress: Progress = ...,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[VectorChoices],
     ) -> Vectors: ...
+    @overload
+    def encode(  # type: ignore[overload-overlap]
+        self,
+        content: Iterable[TextInput],
+        *,
+        batch_size: int = ...,
+        prefetch: int = ...,
+        show_progress: Progress = ...,
+        parameters: Mapping[str, Any] | None = ...,
+        timeout: float | None = ...,
+        **choices: Unpack[EncodeChoices],
+    ) -> Encodings: ...
     @overload
     def encode(
         self,
@@ -101,6 +118,7 @@ class Client:
         show_progress: Progress = ...,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[EncodeChoices],
     ) -> list[T]: ...
     def encode(
         self,
@@ -111,12 +129,14 @@ class Client:
         show_progress: Progress = None,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        **choices: Unpack[EncodeChoices],
     ) -> Any:
         """Turn texts into vectors.
 
         Args:
-            content: Strings, or documents (docarray's of any class with `text` and `embedding`, or `Document`s): a
-                list, a DocList or any iterable. A generator is read no further ahead than needed.
+            content: Texts, or documents (docarray's of any class with `text` and `embedding`, or `Document`s): a list,
+                a DocList or any iterable. A text is a string, a pair of texts (a tuple of two strings, for models that
+                read pairs) or a list of words. A generator is read no further ahead than needed.
             batch_size: Most texts in a request.
             prefetch: Most requests in flight.
             show_progress: Whether to draw a progress bar on standard error; None draws one for input of known size that
@@ -124,13 +144,20 @@ class Client:
                 its last call.
             parameters: Passed on to the flow's executors.
             timeout: Seconds for the whole call; None leaves the client's limit for each request.
+            **choices: What becomes of a text; what is left out is as the encoder is set up. `pooling` ("mean", "max",
+                "cls", ..., several to concatenate, or "none" for the token vectors), `layers` (negative ones count from
+                the top) and `layer_mode` ("concat", "mean"), `normalize`, `truncation` ("head", "tail", "window_mean",
+                "error"), `max_length`, `dimensions` (leading ones), `dtype` ("float32", "float16", "int8", "binary"),
+                `prompt` (its name), `tokens`, `attention`, `receipt` (True to have them). See docs/encoders.md.
 
         Returns:
-            For strings, float32 of shape (n, dim), row i for text i. For documents, copies of them, of the same class
-            and in the same order, with their `embedding`; a DocList for a DocList.
+            For texts, float32 of shape (n, dim), row i for text i (float16 is of half the size on its way only). With
+            tokens, attention, receipt, pooling "none", or dtype int8 or binary: `Encodings`. For documents, copies of
+            them, of the same class and in the same order, with their `embedding` and what else the class has fields
+            for; a DocList for a DocList.
 
         Raises:
-            WrongType: `content` is a bare string or another single thing, or an item is neither string nor document.
+            WrongType: `content` is a bare string or another single thing, or an item is neither text nor document.
             InvalidInput: It is empty, or a text is blank; the message names its position.
             Unavailable, Overloaded, DeadlineExceeded: After the retries.
         """
@@ -142,6 +169,7 @@ class Client:
                 show_progress=show_progress,
                 parameters=parameters,
                 timeout=timeout,
+                **choices,
             )
         )
 
