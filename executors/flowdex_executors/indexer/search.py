@@ -1,162 +1,298 @@
 """Search: queries to the passages of the best documents.
 
-    dense    nearest vectors                                       scores: the collection's distance
-    sparse   BM25                                                  scores: BM25
-    hybrid   both, fused by reciprocal rank (Cormack et al. 2009)  scores: sum of 1 / (k + rank), ranks from 0
+    queries --all rankings of all of them as one batch--> index: ids and scores, best first
+        dense    nearest vectors     scores: the collection's distance
+        sparse   BM25                scores: BM25
+    --fuse (hybrid, see fusion.py)--> hits, best first --fetch--> their payloads, and vectors where asked for
 
-Filters are part of the query (not applied to its results), and search is exact (on a server only up to `exact_up_to`
-passages). Enough passages are fetched for the wanted number of documents: passages of one document crowd out others, so
-the query is repeated deeper until enough documents are there or nothing is left.
+Filters are part of the queries (not applied to their results), and search is exact (on a server only up to
+`exact_up_to` passages). Rankings carry no texts; those are fetched for the hits alone, because a fusion drops most of
+what it looks at.
+
+Paging: the first hits are the same however many are asked for. Rankings are read to fixed depths (`_DEPTHS`), and what
+only a deeper look finds comes after all that the look before has found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeAlias
 
-from pydantic import BaseModel, Field
 from qdrant_client import models
 
 from flowdex_executors.indexer.collection import Collection
-from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, GENERATION, ORDINAL
+from flowdex_executors.indexer.fusion import Fusion, fuse
+from flowdex_executors.indexer.payload import BM25, CONTEXT, DENSE, DOCUMENT_ID, GENERATION, ORDINAL, TAGS
+from flowdex_executors.indexer.search_parameters import SearchParameters
 from flowdex_executors.indexer.settings import IndexerSettings
 
-__all__ = ["Hit", "Mode", "Query", "SearchParameters", "search"]
+__all__ = ["Component", "Hit", "Query", "best_hits", "explanation", "ranked", "read_rankings", "requests_for", "search"]
 
-Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
-
-MAX_LIMIT = 1000
-MAX_OFFSET = 1000
-_PASSAGES_A_DOCUMENT = 4  # first guess of how many passages must be fetched for a document
-_LEAST_CANDIDATES = 100  # of each component of a hybrid search: fusion gains from depth
-_DEEPER = 4
-_DEEPEST = 20_000
-
-
-class SearchParameters(BaseModel):
-    """Parameters of /search.
-
-    Attributes:
-        limit: Most documents to return.
-        offset: Documents to skip.
-        filter: See `filters.py`.
-        mode: See above.
-        passages: Most passages of one document to return.
-    """
-
-    limit: int = Field(default=10, ge=1, le=MAX_LIMIT)
-    offset: int = Field(default=0, ge=0, le=MAX_OFFSET)
-    filter: dict[str, Any] | None = None
-    mode: Mode = "hybrid"
-    passages: int = Field(default=5, ge=1, le=100)
-
-
-class Hit(Protocol):
-    """What is read of a found point, whichever client made it."""
-
-    score: float
-    payload: dict[str, Any] | None
+_DEPTHS = (100, 400, 1600, 6400, 20_000)
+_PASSAGES_A_DOCUMENT = 4  # first guess of how many passages must be looked at for a document
+_ATTEMPTS = 3
+_KEYS = [DOCUMENT_ID, ORDINAL, GENERATION]
+_SHOWN = ["text", "start", "end", TAGS, CONTEXT]
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: a dense vector, a sparse one, or both, which are then fused; at least one."""
+    """What is looked for: a dense vector, a sparse one, or both; at least one."""
 
     dense: list[float] | None = None
     sparse: models.SparseVector | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Where one ranking has a passage: `rank` from 1, `score` higher for better."""
+
+    rank: int
+    score: float
+
+
+@dataclass(slots=True)
+class Hit:
+    """A passage that was found.
+
+    Attributes:
+        id: Of its point.
+        document_id, ordinal, generation: See payload.py.
+        score: The one to rank by.
+        rank: By that score, from 1.
+        components: Where each ranking that has it has it.
+        payload: What is shown of it; None until it is fetched.
+        vector: The dense vector as the index holds it, where it was asked for.
+    """
+
+    id: str
+    document_id: str
+    ordinal: int
+    generation: int
+    score: float = 0.0
+    rank: int = 0
+    components: dict[str, Component] = field(default_factory=dict)
+    payload: dict[str, Any] | None = None
+    vector: list[float] | None = None
+
+
+Ranking: TypeAlias = list[tuple[Hit, float]]
+
+
 async def search(
     collection: Collection,
     queries: Sequence[Query],
-    parameters: SearchParameters,
+    wanted: SearchParameters,
     selection: models.Filter | None,
     settings: IndexerSettings,
 ) -> list[list[Hit]]:
-    """Find the passages of the best `offset + limit` documents for each query.
+    """Find the passages of the best documents for each query.
 
     Args:
         collection: Where; it exists.
         queries: All run as one batch.
-        parameters: How many documents, and passages of each.
+        wanted: How many documents, passages of each, and how they are ranked.
         selection: The compiled filter.
         settings: Of the indexer.
 
     Returns:
         The passages of each query, best first; equal scores in the order of document id and place.
     """
-    exact = await collection.is_small()
-    documents = parameters.offset + parameters.limit
-    depth = _PASSAGES_A_DOCUMENT * documents
+    reader = _Reader(collection, wanted, selection, settings)
+    fusion = wanted.fusion.fusion(settings.rrf_k) if wanted.mode == "hybrid" else None
     results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
-    while pending:
-        requests = [request_for(queries[index], depth, selection, settings.rrf_k, exact=exact) for index in pending]
-        unsatisfied = []
-        for index, points in zip(pending, await collection.query(requests), strict=True):
-            if not settings.higher_is_better and queries[index].sparse is None:
-                for point in points:
-                    point.score = -point.score  # a distance; a flow's scores are better when higher
-            results[index] = best_documents(points, documents, parameters.passages)
-            found = len({_payload(point)[DOCUMENT_ID] for point in results[index]})
-            if found < documents and len(points) == depth and depth < _DEEPEST:
-                unsatisfied.append(index)
-        pending, depth = unsatisfied, min(depth * _DEEPER, _DEEPEST)
-    return results
+    for _ in range(_ATTEMPTS):
+        found = await reader.read([queries[index] for index in pending])
+        for index, (rankings, depth) in zip(pending, found, strict=True):
+            results[index] = best_hits(ranked(rankings, depth, fusion), wanted)
+        hits = [hit for index in pending for hit in results[index]]
+        await _fetch(collection, hits, vectors=wanted.diversity is not None)
+        # A document that is replaced between the two steps has lost the passages that were found: look again.
+        pending = [index for index in pending if any(hit.payload is None for hit in results[index])]
+        if not pending:
+            break
+    return [[hit for hit in hits if hit.payload is not None] for hits in results]
 
 
-def best_documents(points: Iterable[Hit], documents: int, passages: int) -> list[Hit]:
-    """Order the passages, and keep those of the first documents, of each no more than `passages`.
+# ---- rankings: from the index ----
 
-    While a document is being replaced on a server, passages of two generations may be found: the newer ones count.
+
+class _Reader:
+    """Reads rankings, as deep as the wanted number of hits takes.
+
+    Passages of one document crowd out others, so queries are repeated deeper until enough documents are there or
+    nothing is left.
     """
-    points = sorted(points, key=_order)
+
+    def __init__(
+        self,
+        collection: Collection,
+        wanted: SearchParameters,
+        selection: models.Filter | None,
+        settings: IndexerSettings,
+    ) -> None:
+        self._collection = collection
+        self._wanted = wanted
+        self._selection = selection
+        self._higher_is_better = settings.higher_is_better
+        needed = wanted.units * (_PASSAGES_A_DOCUMENT if wanted.group == "document" else 1)
+        self._depths = [depth for depth in _DEPTHS if depth >= needed] or _DEPTHS[-1:]
+
+    async def read(self, queries: Sequence[Query]) -> list[tuple[dict[str, Ranking], int]]:
+        """Each query's rankings by name, and the depth to which they were read."""
+        exact = await self._collection.is_small()
+        found: list[tuple[dict[str, Ranking], int]] = [({}, 0) for _ in queries]
+        pending = list(range(len(queries)))
+        for depth in self._depths:
+            requests = [
+                requests_for(queries[index], depth, self._selection, self._wanted, exact=exact) for index in pending
+            ]
+            answers = iter(await self._collection.query([request for each in requests for request in each.values()]))
+            unsatisfied: list[int] = []
+            for index, asked in zip(pending, requests, strict=True):
+                points = dict(zip(asked, islice(answers, len(asked)), strict=True))
+                rankings = read_rankings(points, higher_is_better=self._higher_is_better)
+                found[index] = rankings, depth
+                if any(len(each) >= depth for each in points.values()) and not self._suffices(rankings):
+                    unsatisfied.append(index)
+            pending = unsatisfied
+            if not pending:
+                break
+        return found
+
+    def _suffices(self, rankings: Mapping[str, Ranking]) -> bool:
+        hits = (hit for ranking in rankings.values() for hit, _ in ranking)
+        by_document = self._wanted.group == "document"
+        return len({hit.document_id if by_document else hit.id for hit in hits}) >= self._wanted.units
+
+
+def requests_for(
+    query: Query, depth: int, selection: models.Filter | None, wanted: SearchParameters, *, exact: bool
+) -> dict[str, models.QueryRequest]:
+    """The requests for a query's rankings, by their names; one without weight in the fusion is left out."""
+    parts: dict[str, dict[str, Any]] = {}
+    if query.dense is not None:
+        parts["dense"] = {"query": query.dense, "using": DENSE, "params": models.SearchParams(exact=exact)}
+    if query.sparse is not None:
+        parts["sparse"] = {"query": query.sparse, "using": BM25}
+    if len(parts) > 1:
+        weights = wanted.fusion.weights
+        parts = {name: part for name, part in parts.items() if weights.get(name, 1.0)}  # type: ignore[call-overload]
+    return {
+        name: models.QueryRequest(**part, filter=selection, limit=depth, with_payload=_KEYS)
+        for name, part in parts.items()
+    }
+
+
+def read_rankings(points: Mapping[str, Sequence[Any]], *, higher_is_better: bool) -> dict[str, Ranking]:
+    """Make hits of the points of each ranking, one for a passage however many rankings have it.
+
+    Equal scores are put in the order of document id and place. While a document is being replaced on a server, passages
+    of two generations may be found: the newer ones count.
+    """
+    hits: dict[str, Hit] = {}
     newest: dict[str, int] = {}
-    for point in points:
-        payload = _payload(point)
-        document_id = payload[DOCUMENT_ID]
-        newest[document_id] = max(newest.get(document_id, 0), payload[GENERATION])
+    for point in (point for each in points.values() for point in each):
+        key = str(point.id)
+        if key not in hits:
+            payload = point.payload or {}
+            hit = hits[key] = Hit(key, payload[DOCUMENT_ID], int(payload[ORDINAL]), int(payload[GENERATION]))
+            newest[hit.document_id] = max(newest.get(hit.document_id, 0), hit.generation)
+    rankings: dict[str, Ranking] = {}
+    for name, each in points.items():
+        # A distance is made a score: higher is better everywhere in a flow.
+        sign = -1.0 if name == "dense" and not higher_is_better else 1.0
+        ranking = [(hits[str(point.id)], sign * point.score) for point in each]
+        ranking = [(hit, score) for hit, score in ranking if hit.generation == newest[hit.document_id]]
+        ranking.sort(key=lambda item: _order(item[1], item[0]))
+        for rank, (hit, score) in enumerate(ranking, 1):
+            hit.components[name] = Component(rank, score)
+        rankings[name] = ranking
+    return rankings
+
+
+# ---- hits: one order, and as many as wanted ----
+
+
+def ranked(rankings: Mapping[str, Ranking], depth: int, fusion: Fusion | None) -> list[Hit]:
+    """All hits of the rankings, best first, with their scores.
+
+    Args:
+        rankings: Read to `depth`.
+        depth: One of `_DEPTHS`. Each depth up to it is ranked by itself; what it adds follows what was there before.
+        fusion: None with a single ranking, whose scores are then the hits'.
+    """
+    hits = {hit.id: hit for ranking in rankings.values() for hit, _ in ranking}
+    order: dict[str, None] = {}
+    least = math.inf
+    for level in _DEPTHS[: _DEPTHS.index(depth) + 1]:
+        lists = {name: [(hit.id, score) for hit, score in ranking[:level]] for name, ranking in rankings.items()}
+        scores = fuse(lists, fusion) if fusion else dict(next(iter(lists.values()), []))
+        added = sorted(
+            (key for key in scores if key not in order),
+            key=lambda key: _order(scores[key], hits[key]),
+        )
+        if not added:
+            continue
+        # Scores must not contradict the order: all that is added stays below what is there, equal scores too.
+        ceiling = math.nextafter(least, -math.inf)
+        above = max(0.0, scores[added[0]] - ceiling)
+        for key in added:
+            order[key] = None
+            hits[key].score, hits[key].rank = min(scores[key] - above, ceiling), len(order)
+        least = hits[added[-1]].score
+    return [hits[key] for key in order]
+
+
+def best_hits(hits: Sequence[Hit], wanted: SearchParameters) -> list[Hit]:
+    """Keep those of the first documents, of each no more passages than wanted, none of a document below the threshold.
+
+    Where hits are passages, they are counted and held against the threshold by themselves.
+    """
     kept: list[Hit] = []
     counts: dict[str, int] = {}
-    for point in points:
-        payload = _payload(point)
-        document_id = payload[DOCUMENT_ID]
-        if payload[GENERATION] != newest[document_id]:
+    by_passage = wanted.group == "passage"
+    for hit in hits:
+        opens = by_passage or hit.document_id not in counts
+        if opens and wanted.least_score is not None and hit.score < wanted.least_score:
             continue
-        if document_id not in counts and len(counts) == documents:
+        if opens and (len(kept) if by_passage else len(counts)) == wanted.units:
+            if by_passage:
+                break
             continue
-        counts[document_id] = counts.get(document_id, 0) + 1
-        if counts[document_id] <= passages:
-            kept.append(point)
+        counts[hit.document_id] = counts.get(hit.document_id, 0) + 1
+        if wanted.passages_each is None or counts[hit.document_id] <= wanted.passages_each:
+            kept.append(hit)
     return kept
 
 
-def _order(point: Hit) -> tuple[float, str, int]:
-    payload = _payload(point)
-    return -point.score, payload[DOCUMENT_ID], payload[ORDINAL]
+def _order(score: float, hit: Hit) -> tuple[float, str, int]:
+    return -score, hit.document_id, hit.ordinal
 
 
-def _payload(point: Hit) -> dict[str, Any]:
-    payload: dict[str, Any] | None = point.payload
-    assert payload is not None
-    return payload
+# ---- what is shown of the hits ----
 
 
-def request_for(
-    query: Query, depth: int, selection: models.Filter | None, rrf_k: int, *, exact: bool
-) -> models.QueryRequest:
-    parts: list[dict[str, Any]] = []
-    if query.dense is not None:
-        parts.append({"query": query.dense, "using": DENSE, "params": models.SearchParams(exact=exact)})
-    if query.sparse is not None:
-        parts.append({"query": query.sparse, "using": BM25})
-    if len(parts) == 1:
-        return models.QueryRequest(**parts[0], filter=selection, limit=depth, with_payload=True)
-    fusion = models.FusionQuery(fusion=models.Fusion.RRF) if rrf_k == 2 else models.RrfQuery(rrf=models.Rrf(k=rrf_k))
-    return models.QueryRequest(
-        prefetch=[models.Prefetch(**part, filter=selection, limit=max(depth, _LEAST_CANDIDATES)) for part in parts],
-        query=fusion,
-        limit=depth,
-        with_payload=True,
-    )
+def explanation(hit: Hit, wanted: SearchParameters) -> dict[str, Any]:
+    """Where a hit's score comes from: `rank`, from 1, and `score` in each ranking that has it, and in their fusion."""
+    parts: dict[str, Any] = {
+        name: {"rank": component.rank, "score": component.score} for name, component in hit.components.items()
+    }
+    if wanted.mode == "hybrid":
+        parts["fusion"] = {"rank": hit.rank, "score": hit.score, "method": wanted.fusion.method}
+    return parts
+
+
+async def _fetch(collection: Collection, hits: Sequence[Hit], *, vectors: bool) -> None:
+    """Fill in payloads, and vectors where wanted; hits that are no longer there keep None."""
+    ids = list(dict.fromkeys(hit.id for hit in hits))
+    records = {str(each.id): each for each in await collection.retrieve(ids, _SHOWN, vectors=vectors)}
+    for hit in hits:
+        record = records.get(hit.id)
+        if record is not None:
+            hit.payload = record.payload
+            hit.vector = record.vector[DENSE] if vectors else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -33,7 +32,8 @@ from flowdex_executors.indexer.backend import translate
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.frames import decode, encode, read_frame
 from flowdex_executors.indexer.points import make_points, read_documents
-from flowdex_executors.indexer.search import Query, best_documents, request_for
+from flowdex_executors.indexer.search import Query, requests_for
+from flowdex_executors.indexer.search_parameters import SearchParameters
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
 
 # ---- frames ----
@@ -147,36 +147,6 @@ def test_the_constructor_has_the_defaults_of_the_settings() -> None:
     }
 
 
-# ---- grouping ----
-
-
-def point(document_id: str, ordinal: int, score: float, generation: int = 1) -> Any:
-    return SimpleNamespace(
-        score=score, payload={"document_id": document_id, "ordinal": ordinal, "generation": generation}
-    )
-
-
-def names(points: list[Any]) -> list[str]:
-    return [f"{each.payload['document_id']}{each.payload['ordinal']}" for each in points]
-
-
-def test_best_documents() -> None:
-    points = [point("a", 0, 0.9), point("b", 0, 0.8), point("a", 1, 0.7), point("c", 0, 0.6), point("b", 1, 0.5)]
-    assert names(best_documents(points, documents=2, passages=5)) == ["a0", "b0", "a1", "b1"]
-    assert names(best_documents(points, documents=2, passages=1)) == ["a0", "b0"]
-    assert names(best_documents(points, documents=9, passages=9)) == ["a0", "b0", "a1", "c0", "b1"]
-
-
-def test_ties_are_broken_by_document_and_place() -> None:
-    points = [point("b", 0, 0.5), point("a", 1, 0.5), point("a", 0, 0.5)]
-    assert names(best_documents(points, 9, 9)) == names(best_documents(points[::-1], 9, 9)) == ["a0", "a1", "b0"]
-
-
-def test_only_the_newest_generation_of_a_document_counts() -> None:
-    points = [point("a", 0, 0.9, generation=1), point("a", 1, 0.5, generation=2), point("b", 0, 0.4, generation=1)]
-    assert names(best_documents(points, 9, 9)) == ["a1", "b0"]
-
-
 # ---- errors ----
 
 
@@ -227,12 +197,13 @@ def test_what_is_sent_survives_the_conversion_to_grpc() -> None:
     from qdrant_client import models
     from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-    passages = read_documents(
+    passages, failures = read_documents(
         DocumentBatch.from_columns(
             ids=["a"], texts=["x"], tags=[{"n": 1, "deep": [{"b": True}]}], embeddings=np.ones((1, 4), np.float32)
         ),
         max_passages=9,
     )
+    assert not failures
     sparse = [models.SparseVector(indices=[3], values=[0.5])]
     (point,) = make_points(passages, slice(0, 1), sparse, 1_700_000_000_000_000)
     back = GrpcToRest.convert_point_struct(RestToGrpc.convert_point_struct(point))
@@ -251,9 +222,8 @@ def test_what_is_sent_survives_the_conversion_to_grpc() -> None:
     message = RestToGrpc.convert_filter(selection)
     assert len(message.must) == 5
     assert RestToGrpc.convert_filter(GrpcToRest.convert_filter(message)) == message
-    for query in (Query([1.0, 2.0], None), Query(None, sparse[0]), Query([1.0, 2.0], sparse[0])):
-        for rrf_k in (2, 60):
-            request = request_for(query, 10, selection, rrf_k, exact=True)
-            message = RestToGrpc.convert_query_request(request, "collection")
-            assert message.limit == 10
-            assert len(message.prefetch) == (2 if query.dense and query.sparse else 0)
+    requests = requests_for(Query([1.0, 2.0], sparse[0]), 10, selection, SearchParameters(), exact=True)
+    assert list(requests) == ["dense", "sparse"]
+    for request in requests.values():
+        message = RestToGrpc.convert_query_request(request, "collection")
+        assert message.limit == 10
