@@ -80,10 +80,17 @@ def connect(settings: IndexerSettings) -> VectorClient:
     """
     location = settings.location
     if isinstance(location, EdgeLocation):
-        return AsyncEdgeClient(location.directory)
+        return AsyncEdgeClient(
+            location.directory,
+            shards=settings.shards,
+            durability=settings.durability,
+            exact_up_to=settings.exact_up_to,
+        )
     if isinstance(location, MemoryLocation):
         folder = tempfile.TemporaryDirectory(prefix="flowdex-index-", ignore_cleanup_errors=True)
-        return AsyncEdgeClient(Path(folder.name), on_close=folder.cleanup)
+        return AsyncEdgeClient(
+            Path(folder.name), shards=settings.shards, exact_up_to=settings.exact_up_to, on_close=folder.cleanup
+        )
     key = settings.api_key.get_secret_value() if settings.api_key else None
     trust = _trusted(settings) if location.tls else None
     rest: dict[str, Any] = {} if trust is None else {"verify": trust[0]}
@@ -168,7 +175,9 @@ def _from_grpc(code: grpc.StatusCode, details: str, uri: str) -> FlowdexError:  
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"the index at {uri} did not answer in time; see uses_with.timeout")
     if code in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.RESOURCE_EXHAUSTED):
-        return _too_large(uri) if "larger" in details or "limit" in details else Overloaded(f"{uri}: {details}")
+        if code is grpc.StatusCode.OUT_OF_RANGE or "larger than" in details:  # "message larger than max", or "limit"
+            return _too_large(uri)
+        return Overloaded(f"the index at {uri} limits the rate of requests: {details}")
     if code is grpc.StatusCode.NOT_FOUND:
         return NotFound(f"the index at {uri} has lost something: {details}")
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS):

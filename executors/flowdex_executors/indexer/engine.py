@@ -69,11 +69,8 @@ class Engine:
             return encode({"result": self._commands[command["command"]](command, arrays, frame)})
         except CommandError as error:
             return encode({"error": error.kind, "message": str(error)})
-        except OSError as error:
-            kind = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "disk"
-            return encode({"error": kind, "message": str(error)})
         except Exception as error:  # the engine raises bare Exceptions; the indexer turns this into one of ours
-            return encode({"error": _kind(str(error)), "message": str(error)})
+            return encode({"error": _kind(error), "message": str(error)})
 
     def seconds_to_flush(self) -> float | None:
         """Seconds until `flush` is due, None when nothing is to be written."""
@@ -196,14 +193,13 @@ def _order(order: dict[str, Any]) -> edge.OrderBy:
     return edge.OrderBy(order["key"], direction, order.get("start_from"))
 
 
-def _kind(message: str) -> str:
-    """What kind of error the engine's message is about."""
-    match = _DISK.search(message)
-    if match is None:
-        return "engine"
-    code = match[1]
-    full = "no space" in match[0].lower() or code in (str(errno.ENOSPC), str(errno.EDQUOT), str(errno.EFBIG))
-    return "full" if full else "disk"
+def _kind(error: Exception) -> str:
+    """What an error is about; of the engine's own there is the message alone."""
+    match = _DISK.search(str(error))
+    code = error.errno if isinstance(error, OSError) else int(match[1]) if match and match[1] else None
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or (match and match[0].lower() == "no space left"):
+        return "full"
+    return "disk" if match or isinstance(error, OSError) else "engine"
 
 
 # ---- the process ----

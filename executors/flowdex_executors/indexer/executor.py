@@ -10,7 +10,6 @@
 """
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -19,15 +18,27 @@ import numpy as np
 import numpy.typing as npt
 from jina import Executor, requests
 from pydantic import BaseModel, ValidationError
+from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ConfigurationError, InvalidInput
+from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
 from flowdex_executors.failures import mark, unmarked
+from flowdex_executors.indexer.aliases import AliasFile
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.filters import compile_filter
+from flowdex_executors.indexer.generations import Generations
+from flowdex_executors.indexer.layout import read_manifest
 from flowdex_executors.indexer.payload import CONTEXT, DENSE
-from flowdex_executors.indexer.points import check_finite, make_points, read_documents, tag_fields
+from flowdex_executors.indexer.points import Passages, check_finite, make_points, read_documents, tag_fields
+from flowdex_executors.indexer.reindexing import (
+    CopyParameters,
+    PendingParameters,
+    ReindexParameters,
+    make_copies,
+    pending_documents,
+    steer,
+)
 from flowdex_executors.indexer.search import Hit, Query, explanation, search
 from flowdex_executors.indexer.search_parameters import SearchParameters
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
@@ -48,6 +59,16 @@ _WRITE_SIZE = 512
 """Passages a write: small enough that searches between writes do not wait long."""
 
 
+class IndexParameters(BaseModel):
+    """Parameters of /index.
+
+    Attributes:
+        reindex: Given where the documents are copies, see `reindexing.py`.
+    """
+
+    reindex: CopyParameters | None = None
+
+
 class DeleteParameters(BaseModel):
     """Parameters of /delete."""
 
@@ -64,6 +85,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         distance: `cosine`, `dot`, `euclid` or `manhattan`.
         api_key: Of the server.
         server: How collections are laid out on a server, and what it is trusted by: see `server.py`.
+        shards: Into how many parts an embedded collection is split, each with a process of its own.
+        durability: What an acknowledged document survives in an embedded index: `process` or `fsync`.
         timeout: Seconds for one call to a server.
         retry_for: Seconds for which calls are repeated while the server is away.
         max_passages: Most passages of one document.
@@ -91,6 +114,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         distance: str = "cosine",
         api_key: str | None = None,
         server: dict[str, Any] | None = None,
+        shards: int = 1,
+        durability: str = "process",
         timeout: float = 30.0,
         retry_for: float = 10.0,
         max_passages: int = 20_000,
@@ -109,6 +134,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "distance": distance,
                 "api_key": api_key,
                 "server": server,
+                "shards": shards,
+                "durability": durability,
                 "timeout": timeout,
                 "retry_for": retry_for,
                 "max_passages": max_passages,
@@ -120,7 +147,11 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         )
         self._sparse = SparseEncoder(self._settings.bm25_average_length)
         self._backend = Backend(self._settings)
-        self._collection = Collection(self._backend, self._settings)
+        self._generations = Generations(self._backend, self._settings)
+
+    @property
+    def _collection(self) -> Collection:
+        return self._generations.active
 
     # ---- life ----
 
@@ -131,6 +162,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             ConfigurationError: The collection is not as the settings say.
             Unavailable: The server cannot be reached.
         """
+        await self._generations.refresh()
         if self._settings.dimensions is not None:
             await self._collection.ensure(self._settings.dimensions)
         else:
@@ -185,7 +217,9 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
     # ---- endpoints ----
 
     @requests(on="/index", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
-    async def index(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
+    async def index(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
         """Store documents, each in place of all that was stored under its id, and each by itself.
 
         Returns:
@@ -196,27 +230,62 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             Conflict: The vectors are of another encoder than the collection's; nothing was stored.
         """
         batch = docs.batch
+        reindex = parse_parameters(IndexParameters, parameters).reindex
+        if reindex is not None:
+            return DocumentColumns(await self._copy(batch, reindex.versions))
+        await self._generations.refresh()
+        fingerprints = _fingerprints(batch.select(unmarked(batch)))
+        collection = self._generations.for_writing(fingerprints)
+        dimensions = await collection.dimensions()
+        if dimensions is not None:
+            await collection.fingerprint.check(fingerprints)  # before their size: it says more of what is wrong
         passages, failures = await asyncio.to_thread(
             read_documents,
             batch,
             max_passages=self._settings.max_passages,
-            dimensions=await self._collection.dimensions() or self._settings.dimensions,
+            dimensions=dimensions or self._settings.dimensions,
         )
         mark(batch, failures)
         if passages.document_ids:
-            await self._collection.ensure(passages.vectors.shape[1])
-            await self._collection.fingerprint.admit(_fingerprints(batch.select(unmarked(batch))))
-            await self._collection.index_tags(tag_fields(passages))
+            await collection.ensure(passages.vectors.shape[1])
+            await collection.fingerprint.admit(_fingerprints(batch.select(unmarked(batch))))
+            await collection.index_tags(tag_fields(passages))
         for part in passages.parts(_WRITE_SIZE):
-            rows = slice(int(passages.offsets[part.start]), int(passages.offsets[part.stop]))
-            sparse = await asyncio.to_thread(
-                self._sparse.passages,
-                passages.texts[rows],
-                contexts=passages.contexts[rows],
-                weights=passages.weights[rows],
+            sparse = await self._words(passages, part)
+            await self._generations.replace(
+                collection, passages.document_ids[part], partial(make_points, passages, part, sparse)
             )
-            await self._collection.replace(passages.document_ids[part], partial(make_points, passages, part, sparse))
         return DocumentColumns(_outcomes(batch, passages.counts()))
+
+    async def _words(self, passages: Passages, part: slice) -> list[models.SparseVector]:
+        """The BM25 vectors of the passages of some documents."""
+        rows = slice(int(passages.offsets[part.start]), int(passages.offsets[part.stop]))
+        return await asyncio.to_thread(
+            self._sparse.passages,
+            passages.texts[rows],
+            contexts=passages.contexts[rows],
+            weights=passages.weights[rows],
+        )
+
+    async def _copy(self, batch: DocumentBatch, versions: Mapping[str, int]) -> DocumentBatch:
+        """Store documents that were read by /reindex/pending in the collection that is being built."""
+        unknown = [name for name in batch.ids if name not in versions]
+        if unknown:
+            raise InvalidInput(f"reindex.versions: lacks the document {unknown[0]!r}")
+        passages, failures = await asyncio.to_thread(read_documents, batch, max_passages=self._settings.max_passages)
+        mark(batch, failures)
+        if passages.document_ids:
+            fingerprints = _fingerprints(batch.select(unmarked(batch)))
+            target = await self._generations.begin(passages.vectors.shape[1], fingerprints[0])
+            target.check_size(passages.vectors.shape[1])
+            await target.fingerprint.admit(fingerprints)
+            await target.index_tags(tag_fields(passages))
+            for part in passages.parts(_WRITE_SIZE):
+                sparse = await self._words(passages, part)
+                wanted = {name: versions[name] for name in passages.document_ids[part]}
+                make = partial(make_copies, passages, part, sparse, versions)
+                await self._generations.copy(target, wanted, make)
+        return _outcomes(batch, passages.counts())
 
     @requests(on="/get", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def get(
@@ -231,6 +300,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             InvalidInput: A parameter is wrong, or a document has no id.
             TooLarge: They are more than one reply holds.
         """
+        await self._generations.refresh()
         wanted = parse_parameters(ReadParameters, parameters)
         return DocumentColumns(await get_documents(self._collection, _ids(docs.batch), wanted))
 
@@ -247,6 +317,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         Raises:
             InvalidInput: A parameter is wrong.
         """
+        await self._generations.refresh()
         wanted = parse_parameters(ScrollParameters, parameters)
         return DocumentColumns(await scroll_documents(self._collection, compile_filter(wanted.filter), wanted))
 
@@ -259,6 +330,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         Raises:
             InvalidInput: The filter cannot be understood.
         """
+        await self._generations.refresh()
         wanted = parse_parameters(CountParameters, parameters)
         documents, passages = await self._collection.count(compile_filter(wanted.filter))
         return {"documents": documents, "passages": passages}
@@ -280,16 +352,22 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         queries = await asyncio.to_thread(self._queries, batch.texts, vectors, wanted.mode)
         fingerprints = _fingerprints(batch)
         batch.drop("embedding", "fingerprint")
+        await self._generations.refresh()
+        route = self._generations.for_search(fingerprints if vectors is not None else (), wanted.mode)
+        collection = route.collection
+        if route.note is not None:
+            queries = [Query(sparse=query.sparse) if query and query.sparse else None for query in queries]
+            vectors = None
+            wanted = wanted.model_copy(update={"mode": "sparse", "diversity": None})
+            _note(batch, [route.note] * len(batch))
         found: list[list[Hit]] = [[] for _ in batch]
         answerable = [index for index, query in enumerate(queries) if query is not None]
-        if answerable and await self._collection.dimensions() is not None:
+        if answerable and await collection.dimensions() is not None:
             if vectors is not None:
-                self._collection.check_size(vectors.shape[1])
                 if wanted.mode != "sparse":
-                    await self._collection.fingerprint.check(fingerprints)
-            results = await search(
-                self._collection, [q for q in queries if q is not None], wanted, selection, self._settings
-            )
+                    await collection.fingerprint.check(fingerprints)
+                collection.check_size(vectors.shape[1])
+            results = await search(collection, [q for q in queries if q is not None], wanted, selection, self._settings)
             for index, hits in zip(answerable, results, strict=True):
                 found[index] = hits
         batch.set_nested("matches", [_matches(hits, wanted) for hits in found])
@@ -308,6 +386,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         Raises:
             InvalidInput: Neither ids nor a filter are given.
         """
+        await self._generations.refresh()
         selection = compile_filter(parse_parameters(DeleteParameters, parameters).filter)
         ids = _ids(docs.batch)
         if selection is None and not ids:
@@ -315,11 +394,37 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         if selection is not None:
             matching = await self._collection.document_ids(selection)
             ids = [document_id for document_id in matching if document_id in set(ids)] if ids else matching
-        return {"deleted": await self._collection.delete(ids)}
+        return {"deleted": await self._generations.delete(ids)}
+
+    @requests(on="/reindex", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def reindex(self, parameters: dict[str, Any] | None = None, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
+        """Steer a reindex, see `reindexing.py`; says its `stage`, and what is in the collections.
+
+        Raises:
+            NotFound: There is nothing to swap.
+        """
+        return await steer(self._generations, parse_parameters(ReindexParameters, parameters))
+
+    @requests(on="/reindex/pending", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def reindex_pending(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Read documents that the collection which is being built lacks: as from /scroll, with `version`."""
+        await self._generations.refresh(now=True)
+        wanted = parse_parameters(PendingParameters, parameters)
+        return DocumentColumns(await pending_documents(self._generations, wanted))
+
+    @requests(on="/reindex/store", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def reindex_store(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Store such documents, which another flow has split and encoded; the answer is that of /index."""
+        return DocumentColumns(await self._copy(docs.batch, parse_parameters(CopyParameters, parameters).versions))
 
     @requests(on="/status", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def status(self, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
         """Size and place of the index."""
+        await self._generations.refresh()
         documents, passages = await self._collection.count()
         return {
             "documents": documents,
@@ -329,6 +434,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             "distance": self._settings.distance,
             "uri": self._settings.uri,
             "collection": self._settings.collection,
+            **({"reindex": self._generations.stage} if self._generations.stage != "idle" else {}),
             **({"differences": self._collection.differences} if self._collection.differences else {}),
         }
 
@@ -379,6 +485,14 @@ def _fingerprints(batch: DocumentBatch) -> list[str | None]:
     return [None if value is None else str(value) for value in batch.column("fingerprint")]
 
 
+def _note(batch: DocumentBatch, added: Sequence[str | None]) -> None:
+    """Add a note to each query for which there is one."""
+    notes: list[Any] = batch.column("notes")
+    batch.set_column(
+        "notes", [[*(old or ()), *([new] if new else [])] or None for old, new in zip(notes, added, strict=True)]
+    )
+
+
 def _note_words(batch: DocumentBatch, queries: Sequence[Query | None], mode: str) -> None:
     """Say where a query had no words to be found by, which would otherwise look like an index without an answer."""
     if mode == "dense" or all(query is not None and query.sparse is not None for query in queries):
@@ -427,12 +541,13 @@ def _settings(uses_with: Mapping[str, Any]) -> IndexerSettings:
 
 
 def _dimensions_on_disk(settings: IndexerSettings) -> int | None:
-    """Dimensions of an existing embedded collection, read from the engine's own configuration file."""
+    """Dimensions of an existing embedded collection, read from its manifest."""
     location = settings.location
     if not isinstance(location, EdgeLocation):
         return None
     try:
-        config = json.loads((location.directory / settings.collection / "shard" / "edge_config.json").read_text())
-        return int(config["vectors"][DENSE]["size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or not readable: starting will say what is wrong
+        name = AliasFile(location.directory).targets.get(settings.collection, settings.collection)
+        manifest = read_manifest(location.directory / name)
+        return None if manifest is None else int(manifest.dense[DENSE]["size"])
+    except (FlowdexError, KeyError, TypeError, ValueError):
+        return None  # not readable: starting will say what is wrong

@@ -25,7 +25,16 @@ from typing import Any
 
 from flowdex.errors import ConfigurationError, Conflict, Unavailable
 
-__all__ = ["FORMAT", "IndexFolder", "Manifest", "disk_error", "write_atomically"]
+__all__ = [
+    "FORMAT",
+    "IndexFolder",
+    "Manifest",
+    "check_shards",
+    "disk_error",
+    "new_data_name",
+    "read_manifest",
+    "write_atomically",
+]
 
 FORMAT = 1
 """Of the folder and of snapshots; another one is refused."""

@@ -65,14 +65,18 @@ class IndexerSettings(BaseModel):
         distance: How vectors are compared.
         api_key: Of a Qdrant server.
         server: What only a server has: see `server.py`.
+        shards: Of an embedded index: into how many parts the collection is split, each with a process of its own. Fixed
+            when the collection is created.
+        durability: Of an embedded index: what an acknowledged document survives; `process`, the end of any process
+            (it is on disk within a second); `fsync`, the loss of power, too.
         timeout: Seconds for one call to a Qdrant server.
         retry_for: Seconds for which a call is tried again while the backend is unavailable.
         max_passages: Most passages that one document may have. They are written in one piece, so that a document is
             never half replaced; the limit keeps that piece within what a server accepts.
         tag_indexes: How many tag fields get an index of their own, in the order in which they are first seen; filters
             on further fields work too, more slowly.
-        exact_up_to: Up to how many passages a server compares a query with each vector; beyond, it may use its graph.
-            The embedded engine always compares each.
+        exact_up_to: Up to how many passages a server compares a query with each vector; beyond, it may use its graph,
+            and so does the embedded engine.
         rrf_k: The constant of reciprocal rank fusion: 1 / (k + rank), ranks from 0. A Qdrant server before version
             1.16 knows 2 only.
         bm25_average_length: Expected average length of a passage, in terms without stop words.
@@ -86,6 +90,8 @@ class IndexerSettings(BaseModel):
     distance: Literal["cosine", "dot", "euclid", "manhattan"] = "cosine"
     api_key: SecretStr | None = None
     server: ServerSettings | None = None
+    shards: int = Field(default=1, ge=1, le=64)
+    durability: Literal["process", "fsync"] = "process"
     timeout: float = Field(default=30.0, gt=0)
     retry_for: float = Field(default=10.0, ge=0)
     max_passages: int = Field(default=20_000, ge=1)
@@ -114,6 +120,10 @@ class IndexerSettings(BaseModel):
     def _check_server(self) -> IndexerSettings:
         if self.server is not None and not isinstance(self.location, ServerLocation):
             raise ValueError(f"server: {self.uri} is an embedded index, which has none of these; take them out")
+        if isinstance(self.location, ServerLocation) and (self.shards, self.durability) != (1, "process"):
+            raise ValueError(
+                f"shards, durability: {self.uri} is a server, which has its own; say server.shards, and take these out"
+            )
         return self
 
     @property
