@@ -26,6 +26,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from flowdex.deadline import seconds_left
 from flowdex.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -222,12 +223,13 @@ class Backend:
     async def call(self, operation: Callable[[VectorClient], Awaitable[T]]) -> T:
         """Run `operation(client)`.
 
-        A request whose deadline passes, or whose caller goes away, is cancelled, and waiting ends with it.
+        Waiting also ends with the request: at its deadline, and when its caller goes away, which cancels this.
 
         Raises:
             FlowdexError: What went wrong; `Unavailable` and `Overloaded` only after all retries, or after `close`.
         """
-        deadline = time.monotonic() + self._retry_for
+        left = seconds_left()
+        deadline = time.monotonic() + (self._retry_for if left is None else min(self._retry_for, left))
         longest = _FIRST_PAUSE
         while True:
             if self._closed:

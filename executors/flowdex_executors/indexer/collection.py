@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qdrant_client import models
@@ -52,17 +52,23 @@ class Collection:
 
     Args:
         backend: Where it lives.
-        settings: Its name, distance and, where given, dimensions.
+        settings: Its distance and, where given, dimensions; and the name that messages call it by.
+        name: Its own name there, where that is another; see `generations.py`.
+        alias: What it is to be called as soon as it is created.
 
     Attributes:
+        name: Its own name.
         fingerprint: Which encoder's vectors it holds.
         differences: Where it is laid out otherwise than `uses_with.server` says, in words.
     """
 
-    def __init__(self, backend: Backend, settings: IndexerSettings) -> None:
+    def __init__(
+        self, backend: Backend, settings: IndexerSettings, *, name: str | None = None, alias: str | None = None
+    ) -> None:
         self._backend = backend
         self._settings = settings
-        self._name = settings.collection
+        self.name = self._name = name or settings.collection
+        self._alias = alias
         self._dimensions: int | None = None
         self._fields: set[str] = set()
         self._generation = 0  # of the newest write: microseconds since 1970, which float64 holds exactly
@@ -71,7 +77,9 @@ class Collection:
         self._counted_until = 0.0
         self._schema_lock = asyncio.Lock()
         self._write_lock = asyncio.Lock()
-        self.fingerprint = CollectionFingerprint(self._name, self._call, self._is_empty)
+        self.fingerprint = CollectionFingerprint(
+            self._name, self._call, self._is_empty, shown=self._settings.collection
+        )
 
     # ---- the schema ----
 
@@ -111,9 +119,9 @@ class Collection:
         expected = self._dimensions or self._settings.dimensions
         if expected not in (None, dimensions):
             raise InvalidInput(
-                f"the vectors have {dimensions} dimensions, but the collection {self._name!r} holds vectors of "
-                f"{expected}; encode with the model that the collection was built with, or index into another "
-                "collection (uses_with.collection of the indexer)"
+                f"the vectors have {dimensions} dimensions, but the collection {self._settings.collection!r} holds "
+                f"vectors of {expected}; encode with the model that the collection was built with, or index into "
+                "another collection (uses_with.collection of the indexer)"
             )
 
     async def _open(self) -> None:
@@ -124,20 +132,21 @@ class Collection:
         vectors, sparse = info.config.params.vectors, info.config.params.sparse_vectors
         if not isinstance(vectors, dict) or DENSE not in vectors or BM25 not in (sparse or {}):
             raise ConfigurationError(
-                f"the collection {self._name!r} at {self._settings.uri} was not made by flowdex (it lacks the vectors "
-                f"{DENSE!r} and {BM25!r}); name another in uses_with.collection of the indexer"
+                f"the collection {self._settings.collection!r} at {self._settings.uri} was not made by flowdex (it "
+                f"lacks the vectors {DENSE!r} and {BM25!r}); name another in uses_with.collection of the indexer"
             )
         existing = vectors[DENSE]
         wanted = _DISTANCES[self._settings.distance]
         if existing.distance != wanted:
             raise ConfigurationError(
-                f"the collection {self._name!r} compares vectors by {existing.distance.lower()}, but "
+                f"the collection {self._settings.collection!r} compares vectors by {existing.distance.lower()}, but "
                 f"uses_with.distance of the indexer is {wanted.lower()}; make them agree, or name another collection"
             )
         if self._settings.dimensions not in (None, existing.size):
             raise ConfigurationError(
-                f"the collection {self._name!r} holds vectors of {existing.size} dimensions, but uses_with.dimensions "
-                f"of the indexer is {self._settings.dimensions}; make them agree, or name another collection"
+                f"the collection {self._settings.collection!r} holds vectors of {existing.size} dimensions, but "
+                f"uses_with.dimensions of the indexer is {self._settings.dimensions}; make them agree, or name another "
+                "collection"
             )
         if isinstance(self._settings.location, ServerLocation):
             self.differences = self._settings.layout.differences(info.config)
@@ -145,7 +154,7 @@ class Collection:
                 logger.warning(
                     "the collection %r at %s was created otherwise than uses_with.server of the indexer says: %s; it "
                     "is used as it is (flowdex reindex makes another)",
-                    self._name,
+                    self._settings.collection,
                     self._settings.uri,
                     ", ".join(self.differences),
                 )
@@ -175,6 +184,10 @@ class Collection:
             # Another replica of the indexer may have been faster.
             if not await self._call(lambda c: c.collection_exists(self._name)):
                 raise
+        if self._alias is not None:
+            alias = models.CreateAlias(alias_name=self._alias, collection_name=self._name)
+            operations = [models.CreateAliasOperation(create_alias=alias)]
+            await self._call(lambda c: c.update_collection_aliases(change_aliases_operations=operations))
 
     async def index_tags(self, fields: dict[str, models.PayloadSchemaType]) -> None:
         """Give tags a payload index, up to the number that the settings allow.
@@ -203,7 +216,13 @@ class Collection:
 
     # ---- writing ----
 
-    async def replace(self, document_ids: list[str], make_points: Callable[[int], list[models.PointStruct]]) -> None:
+    async def replace(
+        self,
+        document_ids: list[str],
+        make_points: Callable[[int], list[models.PointStruct]],
+        *,
+        generation: int | None = None,
+    ) -> int:
         """Store new points of the documents, and then remove what earlier generations hold of them, in one call.
 
         Writes follow each other in the order of their generations, so that the newest one stays.
@@ -211,9 +230,14 @@ class Collection:
         Args:
             document_ids: The documents.
             make_points: Makes all their points, given the generation; called in a thread.
+            generation: Of this write; None for the next one.
+
+        Returns:
+            The generation.
         """
         async with self._write_lock:
-            self._generation = generation = max(self._generation + 1, time.time_ns() // 1000)
+            generation = generation or max(self._generation + 1, time.time_ns() // 1000)
+            self._generation = max(generation, self._generation)
             points = await asyncio.to_thread(make_points, generation)
             older = models.FieldCondition(key=GENERATION, range=models.Range(lt=generation))
             operations: list[Any] = [
@@ -221,6 +245,41 @@ class Collection:
                 _delete(models.Filter(must=[one_of(document_ids), older])),
             ]
             await self._update(operations)
+        return generation
+
+    async def adopt(
+        self, versions: Mapping[str, int], make_points: Callable[[list[str]], list[models.PointStruct]]
+    ) -> list[str]:
+        """Store documents under the generations that they have elsewhere, but for those that are here as new.
+
+        Args:
+            versions: The generation of each document.
+            make_points: Makes all points of some of them; called in a thread.
+
+        Returns:
+            The documents that were stored.
+        """
+        async with self._write_lock:
+            here = await self.versions(list(versions))
+            wanted = [name for name, version in versions.items() if here.get(name, -1) < version]
+            if not wanted:
+                return []
+            points = await asyncio.to_thread(make_points, wanted)
+            operations: list[Any] = [
+                models.UpsertOperation.model_construct(upsert=models.PointsList.model_construct(points=points))
+            ]
+            operations += [_delete(_older(name, versions[name])) for name in wanted if name in here]
+            await self._update(operations)
+        # Another indexer on the same server may have written one of them in the meantime.
+        newest = await self.versions(wanted)
+        overtaken = [_delete(_older(name, newest[name])) for name in newest if newest[name] > versions[name]]
+        if overtaken:
+            await self._update(overtaken)
+        return wanted
+
+    async def remove_up_to(self, versions: Mapping[str, int]) -> None:
+        """Remove documents, unless they are here in a newer generation than the one given."""
+        await self._update([_delete(_older(name, version + 1)) for name, version in versions.items()])
 
     async def delete(self, document_ids: Sequence[str]) -> int:
         """Remove documents; returns how many of them there were."""
@@ -239,6 +298,16 @@ class Collection:
         await self._call(lambda c: c.batch_update_points(self._name, operations, wait=True))
 
     # ---- reading ----
+
+    async def versions(self, document_ids: Sequence[str]) -> dict[str, int]:
+        """The generation of each of these documents that is here."""
+        found: dict[str, int] = {}
+        if document_ids:
+            selection = models.Filter(must=[one_of(list(document_ids)), FIRST_PASSAGE])
+            for record in await self.records(selection, [DOCUMENT_ID, GENERATION]):
+                name, version = record.payload[DOCUMENT_ID], int(record.payload[GENERATION])
+                found[name] = max(version, found.get(name, 0))
+        return found
 
     async def document_ids(self, selection: models.Filter) -> list[str]:
         """Ids of the documents with a passage that matches."""
@@ -341,6 +410,12 @@ class Collection:
     async def _call(self, operation: Any) -> Any:
         # Untyped on purpose: the two clients agree in what they do, not in every type of their signatures.
         return await self._backend.call(operation)
+
+
+def _older(document_id: str, generation: int) -> models.Filter:
+    """What is stored of a document from before a generation."""
+    older = models.FieldCondition(key=GENERATION, range=models.Range(lt=generation))
+    return models.Filter(must=[one_of([document_id]), older])
 
 
 def _delete(selection: models.Filter) -> models.DeleteOperation:

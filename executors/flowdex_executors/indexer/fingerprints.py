@@ -34,12 +34,19 @@ class CollectionFingerprint:
         collection: Its name.
         call: Runs an operation on the backend's client.
         is_empty: Says whether the collection holds no passage.
+        shown: What messages call it.
     """
 
     def __init__(
-        self, collection: str, call: Callable[[Any], Awaitable[Any]], is_empty: Callable[[], Awaitable[bool]]
+        self,
+        collection: str,
+        call: Callable[[Any], Awaitable[Any]],
+        is_empty: Callable[[], Awaitable[bool]],
+        *,
+        shown: str,
     ) -> None:
         self._collection = collection
+        self._shown = shown
         self._call = call
         self._is_empty = is_empty
         self._lock = asyncio.Lock()
@@ -93,17 +100,17 @@ class CollectionFingerprint:
         if given == stored:
             return
         remedy = (
-            "index all documents again into another collection (uses_with.collection of the indexer), or delete all "
-            "documents of this one first"
+            "have its documents embedded anew by this flow's encoder (flowdex reindex), index into another collection "
+            "(uses_with.collection of the indexer), or delete all documents of this one first"
         )
         if given is None:
             raise Conflict(
-                f"the collection {self._collection!r} holds an encoder's vectors, and these are of unknown origin; let "
+                f"the collection {self._shown!r} holds an encoder's vectors, and these are of unknown origin; let "
                 "the encoder make them (send no embedding), give each document the field `fingerprint` of the encoder "
                 f"that made them (flowdex status shows it), or {remedy}"
             )
         raise Conflict(
-            f"the collection {self._collection!r} holds vectors that were made otherwise: here "
+            f"the collection {self._shown!r} holds vectors that were made otherwise: here "
             f"{', '.join(differences(stored, given))}; encode as it was built, or {remedy}"
         )
 
