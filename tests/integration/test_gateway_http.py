@@ -85,6 +85,7 @@ async def test_encode_in_both_forms() -> None:
         assert reply == {
             "embeddings": [[1.0, 0.5, pytest.approx(-1e-7)], [3.0, 0.5, pytest.approx(-1e-7)]],
             "dimensions": 3,
+            "dtype": "float32",
             "count": 2,
         }
         packed = (await flow.http.post("/encode", json={"texts": "bcd", "encoding": "base64"})).json()

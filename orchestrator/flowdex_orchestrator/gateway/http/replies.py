@@ -1,6 +1,6 @@
 """From an executor's reply to the JSON of an HTTP response.
 
-    reply bytes --wire.read_reply--> DataRequestProto --encode_json | search_json | ...--> JSON bytes
+    reply bytes --wire.read_reply--> DataRequestProto --index_content | search_content | ...--> JSON bytes
 
 These functions work on whole replies and may take a while on large ones: routes run them in a thread then.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import numpy as np
 import orjson
 
 from flowdex import wire
@@ -22,7 +21,6 @@ from flowdex.proto import flowdex_pb2 as pb
 __all__ = [
     "deleted_count",
     "dump",
-    "encode_content",
     "index_content",
     "search_content",
 ]
@@ -31,21 +29,6 @@ __all__ = [
 def dump(content: Any) -> bytes:
     """Serialise JSON; arrays become lists of numbers, bytes become base64."""
     return orjson.dumps(content, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-
-
-def encode_content(reply: pb.DataRequestProto, count: int, as_base64: bool) -> dict[str, Any]:
-    """The vectors of a reply to /encode.
-
-    Raises:
-        ExecutorError: There is not one vector for each of `count` texts.
-    """
-    batch = wire.documents_of(reply)
-    vectors = batch.embeddings
-    if vectors is None or len(vectors) != count:
-        raise ExecutorError(f"the flow answered {0 if vectors is None else len(vectors)} vectors to {count} texts")
-    vectors = np.ascontiguousarray(vectors, dtype="<f4")
-    rows: Any = [base64.b64encode(row.tobytes()).decode() for row in vectors] if as_base64 else vectors
-    return {"embeddings": rows, "dimensions": vectors.shape[1], "count": count}
 
 
 def index_content(reply: pb.DataRequestProto) -> dict[str, Any]:

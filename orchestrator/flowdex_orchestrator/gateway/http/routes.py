@@ -20,6 +20,7 @@ from flowdex.errors import Cancelled, InvalidInput, TooLarge, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.body import LARGE, JsonRoute
+from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
 from flowdex_orchestrator.gateway.status import flow_status
 
 if TYPE_CHECKING:
@@ -123,9 +124,9 @@ def make_router() -> APIRouter:
         count, as_base64 = len(body.texts), body.encoding == "base64"
         return await call.post(
             "/encode",
-            lambda: DocumentBatch.from_columns(texts=body.texts),
-            body.parameters,
-            lambda reply: replies.encode_content(reply, count, as_base64),
+            lambda: text_documents(body.texts),
+            {**body.parameters, **body.model_dump(include=models.ENCODE_CHOICES, exclude_none=True)},
+            lambda reply: encode_content(reply, count, as_base64),
         )
 
     @router.post("/index", tags=["flow"], response_model=models.IndexResponse, responses=_ERRORS)
