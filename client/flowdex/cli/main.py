@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "index": ("flowdex.cli.index:index", "Add files, folders or standard input to the index."),
         "search": ("flowdex.cli.search:search", "Find the documents that answer a query."),
         "delete": ("flowdex.cli.manage:delete", "Remove documents from the index."),
+        "reindex": ("flowdex.cli.reindex:reindex", "Embed all documents anew, with another encoder."),
         "status": ("flowdex.cli.manage:status", "Show the flow's executors, models and counts."),
     },
     "Measure flows": {

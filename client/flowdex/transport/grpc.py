@@ -28,10 +28,13 @@ from flowdex.errors import (
     TooLarge,
     Unavailable,
     error_from_grpc,
+    error_from_name,
 )
 from flowdex.inputs import MAX_MESSAGE_BYTES
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
+from flowdex.stored import Page, StoredDocument, from_batch
+from flowdex.transport import IndexReply, SearchReply
 from flowdex.transport.target import Target
 
 __all__ = ["GrpcTransport"]
@@ -77,26 +80,55 @@ class GrpcTransport:
         reply = await self._post("/encode", batch, parameters, timeout)
         return _same_count(wire.documents_of(reply), len(batch), "/encode")
 
-    async def index(
-        self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None
-    ) -> tuple[int, int]:
+    async def index(self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None) -> IndexReply:
         """Send documents to /index; a reply without counts of passages counts none."""
         documents = wire.documents_of(await self._post("/index", batch, parameters, timeout))
-        return len(batch), sum(int(value) for value in documents.column("passages", 0))
+        errors = {
+            row: error_from_name(str(error.get("name")), str(error.get("message")))
+            for row, error in enumerate(documents.column("error"))
+            if isinstance(error, dict)
+        }
+        if errors:
+            _same_count(documents, len(batch), "/index")
+        return IndexReply(sum(int(value) for value in documents.column("passages", 0)), errors)
 
     async def search(
         self, queries: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
-    ) -> list[list[Hit]]:
+    ) -> list[SearchReply]:
         """Send queries to /search."""
         batch = DocumentBatch.from_columns(texts=queries)
         reply = await self._post("/search", batch, parameters, timeout)
         answers = _same_count(wire.documents_of(reply), len(batch), "/search")
-        return [_hits(matches) for matches in answers.nested("matches")]
+        columns = zip(answers.nested("matches"), answers.column("notes"), strict=True)
+        return [SearchReply(_hits(matches), list(notes or ())) for matches, notes in columns]
+
+    async def get(
+        self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
+    ) -> list[StoredDocument]:
+        """Send ids to /get."""
+        reply = await self._post("/get", DocumentBatch.from_columns(ids=ids), parameters, timeout)
+        return from_batch(wire.documents_of(reply)).documents
+
+    async def scroll(self, parameters: Mapping[str, Any], timeout: float | None) -> Page:
+        """Ask /scroll."""
+        return from_batch(wire.documents_of(await self._post("/scroll", None, parameters, timeout)))
+
+    async def count(self, parameters: Mapping[str, Any], timeout: float | None) -> int:
+        """Ask /count."""
+        reply = await self._post("/count", None, parameters, timeout)
+        return sum(int(each.get("documents", 0)) for each in wire.results_of(reply).values())
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids to /delete."""
         reply = await self._post("/delete", DocumentBatch.from_columns(ids=ids), parameters, timeout)
         return sum(int(each.get("deleted", 0)) for each in wire.results_of(reply).values())
+
+    async def post(
+        self, endpoint: str, batch: DocumentBatch | None, parameters: Mapping[str, Any], timeout: float | None
+    ) -> tuple[DocumentBatch, dict[str, dict[str, Any]]]:
+        """Ask any endpoint; the documents of its answer, and what executors told, by their names."""
+        reply = await self._post(endpoint, batch, parameters, timeout)
+        return wire.documents_of(reply), wire.results_of(reply)
 
     async def status(self, timeout: float | None) -> FlowStatus:
         """Ask /status: the gateway's own part is under the name "gateway"."""
@@ -228,6 +260,8 @@ def _hits(matches: DocumentBatch) -> list[Hit]:
         matches.column("location"),
         matches.column("highlights", []),
         matches.column("scores", {}),
+        matches.column("explain"),
+        matches.column("parent_id"),
         matches.nested("chunks"),
         strict=True,
     )
@@ -241,16 +275,32 @@ def _hits(matches: DocumentBatch) -> list[Hit]:
             highlights=[(int(start), int(end)) for start, end in highlights],
             scores={name: float(value) for name, value in scores.items()},
             passages=_passages(chunks),
+            explain=explain or {},
+            parent_id=parent_id,
         )
-        for id_, text, tags, location, highlights, scores, chunks in columns
+        for id_, text, tags, location, highlights, scores, explain, parent_id, chunks in columns
     ]
 
 
 def _passages(chunks: DocumentBatch) -> list[Passage]:
-    columns = zip(chunks.ids, chunks.texts, chunks.column("location"), chunks.column("scores", {}), strict=True)
+    columns = zip(
+        chunks.ids,
+        chunks.texts,
+        chunks.column("location"),
+        chunks.column("scores", {}),
+        chunks.column("explain"),
+        strict=True,
+    )
     return [
-        Passage(id=id_, text=text or "", location=_span(location), score=float(scores.get("score", 0.0)))
-        for id_, text, location, scores in columns
+        Passage(
+            id=id_,
+            text=text or "",
+            location=_span(location),
+            score=float(scores.get("score", 0.0)),
+            scores={name: float(value) for name, value in scores.items()},
+            explain=explain or {},
+        )
+        for id_, text, location, scores, explain in columns
     ]
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from jina import Executor, requests
 from pydantic import BaseModel, ValidationError
-from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
@@ -26,6 +25,7 @@ from flowdex_executors.failures import mark, unmarked
 from flowdex_executors.indexer.aliases import AliasFile
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
+from flowdex_executors.indexer.columns import SparseRow
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.generations import Generations
 from flowdex_executors.indexer.layout import read_manifest
@@ -232,7 +232,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         batch = docs.batch
         reindex = parse_parameters(IndexParameters, parameters).reindex
         if reindex is not None:
-            return DocumentColumns(await self._copy(batch, reindex.versions))
+            return DocumentColumns(await self._copy(batch, reindex.versions)) if reindex.store else docs
         await self._generations.refresh()
         fingerprints = _fingerprints(batch.select(unmarked(batch)))
         collection = self._generations.for_writing(fingerprints)
@@ -257,7 +257,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             )
         return DocumentColumns(_outcomes(batch, passages.counts()))
 
-    async def _words(self, passages: Passages, part: slice) -> list[models.SparseVector]:
+    async def _words(self, passages: Passages, part: slice) -> list[SparseRow]:
         """The BM25 vectors of the passages of some documents."""
         rows = slice(int(passages.offsets[part.start]), int(passages.offsets[part.stop]))
         return await asyncio.to_thread(

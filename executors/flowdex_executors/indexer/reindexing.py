@@ -2,7 +2,7 @@
 
     /reindex/pending --> documents that the coming collection lacks: text, fields, tags, version
         --/index {"reindex": {"versions": {id: version}}}--> split and encoded by this flow, into the coming collection
-        --/index of another flow--/reindex/store {"versions": ...}-->  the same, encoded by another flow
+        --/index {"reindex": {"store": false}} of another flow--/reindex/store {"versions": ...}-->  the same
     /reindex {"action": "swap"}, then the same until nothing is pending, then {"action": "finish"}
 
 Every step may be repeated, and all of it given up and begun again: a document that is there already is not pending.
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
-from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
+from flowdex_executors.indexer.columns import Point, SparseRow
 from flowdex_executors.indexer.generations import Generations
 from flowdex_executors.indexer.points import Passages, make_points
 from flowdex_executors.indexer.stored import ScrollParameters, scroll_documents
@@ -29,9 +29,11 @@ class CopyParameters(BaseModel):
 
     Attributes:
         versions: For each document of the request its version, as it came with the pending documents.
+        store: False for documents that another flow's index is to have: they are handed on as they are.
     """
 
-    versions: dict[str, int]
+    versions: dict[str, int] = Field(default_factory=dict)
+    store: bool = True
 
 
 class PendingParameters(BaseModel):
@@ -90,10 +92,10 @@ async def steer(generations: Generations, wanted: ReindexParameters) -> dict[str
 def make_copies(
     passages: Passages,
     part: slice,
-    sparse: Sequence[models.SparseVector],
+    sparse: Sequence[SparseRow],
     versions: Mapping[str, int],
     names: list[str],
-) -> list[models.PointStruct]:
+) -> list[Point]:
     """Make the points of some documents, each of its own version.
 
     Args:
@@ -105,7 +107,7 @@ def make_copies(
     """
     rows = {name: part.start + row for row, name in enumerate(passages.document_ids[part])}
     first = int(passages.offsets[part.start])
-    points: list[models.PointStruct] = []
+    points: list[Point] = []
     for name in names:
         row = rows[name]
         begin, end = int(passages.offsets[row]) - first, int(passages.offsets[row + 1]) - first
