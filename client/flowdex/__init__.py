@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from flowdex.inputs import Document, WrongType
     from flowdex.results import ExecutorStatus, FlowStatus, Hit, IndexFailure, IndexResult, Passage, SearchResult
+    from flowdex.stored import StoredDocument, StoredPassage
 
     __version__: str
 
@@ -63,6 +64,7 @@ _HOMES = {
         "Passage",
         "SearchResult",
     ),
+    "flowdex.stored": ("StoredDocument", "StoredPassage"),
 }
 
 __all__ = [
@@ -90,6 +92,8 @@ __all__ = [
     "PermissionDenied",
     "Receipt",
     "SearchResult",
+    "StoredDocument",
+    "StoredPassage",
     "Tokens",
     "TooLarge",
     "Unauthenticated",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +32,13 @@ from flowdex.encodings import (
     texts_batch,
     wants_details,
 )
-from flowdex.errors import DeadlineExceeded, FlowdexError, InvalidInput
+from flowdex.errors import DeadlineExceeded, FlowdexError, InvalidInput, NotFound, TooLarge
 from flowdex.inputs import (
     Document,
     WrongType,
     check_collection,
     check_text,
+    digest_of,
     is_docarray,
     length_of,
     to_message,
@@ -48,6 +49,8 @@ from flowdex.progress import Progress, open_progress
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.results import FlowStatus, IndexFailure, IndexResult, SearchResult
 from flowdex.retry import Deadline, RetryPolicy, with_retries
+from flowdex.searching import SearchChoices, SearchMode, search_parameters, whole_number
+from flowdex.stored import Page, StoredDocument
 from flowdex.transport import Target, open_transport
 
 if TYPE_CHECKING:
@@ -57,7 +60,6 @@ __all__ = ["AsyncClient", "OnError", "SearchMode"]
 
 T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
-SearchMode = Literal["hybrid", "dense", "sparse"]
 OnError = Literal["raise", "collect"]
 
 # Texts are also cut by bytes: about 30,000 tokens, seconds of work for a small model on a CPU, so that progress,
@@ -65,6 +67,8 @@ OnError = Literal["raise", "collect"]
 BATCH_BYTES = 128 * 2**10
 _QUERIES_A_REQUEST = 64
 _IDS_A_REQUEST = 1000
+_DOCUMENTS_A_REQUEST = 100
+_DIGEST_BYTES = 64  # about, on the wire
 
 
 class _Entry(NamedTuple):
@@ -177,7 +181,7 @@ class AsyncClient:
                 )
             if not isinstance(item, Document):
                 check_takes_embedding(item, position)
-            message, size = to_message(item, position)
+            message, size = to_message(item, position, as_text=True)
             return _Entry(position, item, message), size
 
         async def work(entries: list[_Entry]) -> tuple[list[_Entry], DocumentBatch]:
@@ -211,7 +215,7 @@ class AsyncClient:
             return Encodings(encodings) if details else rows.array()
         return same_class(content, documents)
 
-    # ---- index, search, delete ----
+    # ---- index, search, get, scroll, count, delete ----
 
     async def index(
         self,
@@ -222,6 +226,7 @@ class AsyncClient:
         show_progress: Progress = None,
         on_error: OnError = "raise",
         return_ids: bool = True,
+        resume: bool = False,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> IndexResult:
@@ -240,29 +245,36 @@ class AsyncClient:
                     raise
                 result.failures.append(IndexFailure(_id_of(item), position, error))
                 return None
-            return _Entry(position, None, message), size
+            DocumentBatch([message]).set_column("digest", [digest_of(message)])
+            return _Entry(position, None, message), size + _DIGEST_BYTES
 
         async def store(entries: list[_Entry]) -> tuple[int, list[_Entry]]:
             """Index entries; returns the passages, and the entries that were stored."""
+            if not entries:
+                return 0, []
             batch = _batch(entries)
             try:
-                _, passages = await self._call(
-                    lambda left: self._transport.index(batch, parameters or {}, left), deadline
-                )
+                reply = await self._call(lambda left: self._transport.index(batch, parameters or {}, left), deadline)
             except InvalidInput as error:
                 if on_error == "raise":
                     raise _located(error, entries) from None
                 if len(entries) == 1:
                     result.failures.append(IndexFailure(batch.ids[0], entries[0].position, error))
                     return 0, []
-                # Halve until the document at fault stands alone: the others go in.
+                # An executor that refuses the request as a whole: halve until the document at fault stands alone.
                 half = len(entries) // 2
                 first, last = await store(entries[:half]), await store(entries[half:])
                 return first[0] + last[0], first[1] + last[1]
-            return passages, entries
+            if reply.errors and on_error == "raise":
+                raise _located(next(iter(reply.errors.values())), entries)
+            for row, refusal in reply.errors.items():
+                result.failures.append(IndexFailure(batch.ids[row], entries[row].position, refusal))
+            return reply.passages, [entry for row, entry in enumerate(entries) if row not in reply.errors]
 
         async def work(entries: list[_Entry]) -> tuple[int, int, list[_Entry]]:
-            return len(entries), *await store(entries)
+            changed = await self._changed(entries, deadline) if resume else entries
+            result.unchanged += len(entries) - len(changed)
+            return len(entries), *await store(changed)
 
         if on_error == "raise":
             await check_all(documents, convert, count=batch_size)
@@ -275,11 +287,20 @@ class AsyncClient:
                     if return_ids:
                         result.ids += _batch(stored).ids
                     advance(count)
-        if not result.documents and not result.failures:
+        if not (result.documents or result.failures or result.unchanged):
             raise InvalidInput("there are no documents: the iterable is empty")
         result.failures.sort(key=lambda failure: failure.position)
         result.took_ms = _milliseconds_since(started)
         return result
+
+    async def _changed(self, entries: list[_Entry], deadline: Deadline | None) -> list[_Entry]:
+        """Those entries that are not in the index with the same content."""
+        batch = _batch(entries)
+        sent = {"content": False}
+        stored = await self._call(lambda left: self._transport.get(batch.ids, sent, left), deadline)
+        known = {document.id: document.digest for document in stored}
+        columns = zip(entries, batch.ids, batch.column("digest"), strict=True)
+        return [entry for entry, id_, digest in columns if known.get(id_) != digest]
 
     @overload
     async def search(  # type: ignore[overload-overlap]  # a string is an iterable of strings
@@ -292,6 +313,7 @@ class AsyncClient:
         *,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[SearchChoices],
     ) -> SearchResult: ...
     @overload
     async def search(
@@ -304,6 +326,7 @@ class AsyncClient:
         *,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[SearchChoices],
     ) -> list[SearchResult]: ...
     async def search(
         self,
@@ -315,6 +338,7 @@ class AsyncClient:
         *,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        **choices: Unpack[SearchChoices],
     ) -> SearchResult | list[SearchResult]:
         """See `Client.search`."""
         if not isinstance(query, str):
@@ -322,18 +346,14 @@ class AsyncClient:
         queries = [query] if isinstance(query, str) else list(query)
         for position, each in enumerate(queries):
             check_text(each, "the query" if isinstance(query, str) else f"query {position}")
-        sent = {**(parameters or {}), "limit": _whole(limit, "limit", 1), "offset": _whole(offset, "offset", 0)}
-        if filter is not None:
-            sent["filter"] = dict(filter)
-        if mode is not None:
-            sent["mode"] = mode
+        sent = {**(parameters or {}), **search_parameters(limit, offset, filter, mode, choices)}
         deadline = self._deadline(timeout)
 
         async def work(batch: list[str]) -> list[SearchResult]:
             started = time.monotonic()
             answers = await self._call(lambda left: self._transport.search(batch, sent, left), deadline)
             took = _milliseconds_since(started)
-            return [SearchResult(text, hits, took) for text, hits in zip(batch, answers, strict=True)]
+            return [SearchResult(text, hits, took, notes) for text, (hits, notes) in zip(batch, answers, strict=True)]
 
         results: list[SearchResult] = []
         source = batches(queries, lambda each, _: (each, len(each)), count=_QUERIES_A_REQUEST, size=BATCH_BYTES)
@@ -341,6 +361,88 @@ class AsyncClient:
             async for reply in replies:
                 results += reply
         return results[0] if isinstance(query, str) else results
+
+    @overload
+    async def get(  # type: ignore[overload-overlap]  # a string is an iterable of strings
+        self, ids: str, *, passages: bool = ..., embeddings: bool = ..., timeout: float | None = ...
+    ) -> StoredDocument: ...
+    @overload
+    async def get(
+        self, ids: Iterable[str], *, passages: bool = ..., embeddings: bool = ..., timeout: float | None = ...
+    ) -> list[StoredDocument]: ...
+    async def get(
+        self,
+        ids: str | Iterable[str],
+        *,
+        passages: bool = False,
+        embeddings: bool = False,
+        timeout: float | None = None,
+    ) -> StoredDocument | list[StoredDocument]:
+        """See `Client.get`."""
+        names = _checked_ids(ids)
+        deadline, sent = self._deadline(timeout), {"passages": passages, "embeddings": embeddings}
+        found: list[StoredDocument] = []
+        for start in range(0, len(names), _DOCUMENTS_A_REQUEST):
+            found += await self._get_some(names[start : start + _DOCUMENTS_A_REQUEST], sent, deadline)
+        if isinstance(ids, str):
+            if not found:
+                raise NotFound(f"there is no document with the id {ids!r}")
+            return found[0]
+        return found
+
+    async def _get_some(
+        self, ids: list[str], sent: Mapping[str, Any], deadline: Deadline | None
+    ) -> list[StoredDocument]:
+        try:
+            return await self._call(lambda left: self._transport.get(ids, sent, left), deadline)
+        except TooLarge:
+            if len(ids) == 1:
+                raise
+            half = len(ids) // 2
+            return await self._get_some(ids[:half], sent, deadline) + await self._get_some(ids[half:], sent, deadline)
+
+    async def scroll(
+        self,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        passages: bool = False,
+        embeddings: bool = False,
+        page_size: int = 100,
+    ) -> AsyncGenerator[StoredDocument, None]:
+        """See `Client.scroll`."""
+        cursor: str | None = None
+        while True:
+            page = await self.page(cursor, filter=filter, passages=passages, embeddings=embeddings, page_size=page_size)
+            for document in page.documents:
+                yield document
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def page(
+        self,
+        cursor: str | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        passages: bool = False,
+        embeddings: bool = False,
+        page_size: int = 100,
+        timeout: float | None = None,
+    ) -> Page:
+        """See `Client.page`."""
+        sent: dict[str, Any] = {
+            "limit": whole_number(page_size, "page_size", 1),
+            "passages": passages,
+            "embeddings": embeddings,
+            **({"filter": dict(filter)} if filter else {}),
+            **({"cursor": cursor} if cursor is not None else {}),
+        }
+        return await self._call(lambda left: self._transport.scroll(sent, left), self._deadline(timeout))
+
+    async def count(self, filter: Mapping[str, Any] | None = None, *, timeout: float | None = None) -> int:
+        """See `Client.count`."""
+        sent = {"filter": dict(filter)} if filter else {}
+        return await self._call(lambda left: self._transport.count(sent, left), self._deadline(timeout))
 
     async def delete(
         self,
@@ -358,11 +460,7 @@ class AsyncClient:
                 raise InvalidInput("an empty filter would delete every document: name what to delete")
             sent = {"filter": dict(filter)}
             return await self._call(lambda left: self._transport.delete([], sent, left), deadline)
-        names = [ids] if isinstance(ids, str) else list(ids or ())
-        for position, each in enumerate(names):
-            check_text(each, f"id {position}")
-        if not names:
-            raise InvalidInput("there are no ids: the list is empty")
+        names = _checked_ids(ids or ())
         removed = 0
         for start in range(0, len(names), _IDS_A_REQUEST):
             removed += await self._delete_some(names[start : start + _IDS_A_REQUEST], deadline)
@@ -421,11 +519,20 @@ class AsyncClient:
         )
 
 
+def _checked_ids(ids: str | Iterable[str]) -> list[str]:
+    names = [ids] if isinstance(ids, str) else list(ids)
+    for position, each in enumerate(names):
+        check_text(each, f"id {position}")
+    if not names:
+        raise InvalidInput("there are no ids: the list is empty")
+    return names
+
+
 def _batch(entries: list[_Entry]) -> DocumentBatch:
     return DocumentBatch([entry.message for entry in entries if entry.message is not None])
 
 
-def _located(error: InvalidInput, entries: list[_Entry]) -> FlowdexError:
+def _located(error: FlowdexError, entries: list[_Entry]) -> FlowdexError:
     """The error of a batch, which knows positions in the batch alone, with the batch's own position."""
     start = entries[0].position
     if not start:
@@ -438,12 +545,6 @@ def _id_of(item: Any) -> str | None:
     """The id of a document that was refused, if it has one."""
     value = item.get("id") if isinstance(item, Mapping) else getattr(item, "id", None)
     return value if isinstance(value, str) else None
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
 
 
 def _least(left: float | None, most: float) -> float:

@@ -10,7 +10,7 @@ database cursor, are safe to hand in.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from flowdex.async_client import AsyncClient, OnError, SearchMode
+from flowdex.async_client import AsyncClient, OnError
 from flowdex.encodings import EncodeChoices, Encodings, TextInput, VectorChoices
 from flowdex.errors import Cancelled
 from flowdex.loop_thread import LoopThread
 from flowdex.progress import Progress
 from flowdex.results import FlowStatus, IndexResult, SearchResult
+from flowdex.searching import SearchChoices, SearchMode
+from flowdex.stored import Page, StoredDocument
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -182,20 +184,25 @@ class Client:
         show_progress: Progress = None,
         on_error: OnError = "raise",
         return_ids: bool = True,
+        resume: bool = False,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> IndexResult:
         """Add documents to the index; one whose id is there already is replaced.
 
         Args:
-            documents: Strings, mappings {"text", "id"?, "tags"?}, `Document`s or docarray documents: a list, a DocList
-                or any iterable, also an endless one. An id may occur once in a call.
+            documents: Strings, mappings {"text" or "fields", "id"?, "tags"?, "embedding"?}, `Document`s or docarray
+                documents: a list, a DocList or any iterable, also an endless one. An id may occur once in a call.
             batch_size: Most documents in a request.
             prefetch: Most requests in flight.
             show_progress: As for `encode`.
             on_error: "raise" stops at the first document that is refused (what was sent before it stays indexed);
-                "collect" goes on and lists the refused ones in the result's `failures`.
+                "collect" goes on and lists the refused ones in the result's `failures`. Either way the other documents
+                of the same request are stored.
             return_ids: Whether the result lists all ids; False saves the memory on endless input.
+            resume: Whether to leave alone documents that are in the index with the same content, such as those of a run
+                that was interrupted. It goes by a digest of id, text or fields, tags and embedding, which is stored
+                with every document; documents without an id of their own are new each time.
             parameters: Passed on to the flow's executors.
             timeout: As for `encode`.
 
@@ -213,6 +220,7 @@ class Client:
                 show_progress=show_progress,
                 on_error=on_error,
                 return_ids=return_ids,
+                resume=resume,
                 parameters=parameters,
                 timeout=timeout,
             )
@@ -229,6 +237,7 @@ class Client:
         *,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[SearchChoices],
     ) -> SearchResult: ...
     @overload
     def search(
@@ -241,6 +250,7 @@ class Client:
         *,
         parameters: Mapping[str, Any] | None = ...,
         timeout: float | None = ...,
+        **choices: Unpack[SearchChoices],
     ) -> list[SearchResult]: ...
     def search(
         self,
@@ -252,17 +262,26 @@ class Client:
         *,
         parameters: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        **choices: Unpack[SearchChoices],
     ) -> SearchResult | list[SearchResult]:
         """Find the documents that answer a query, or each of several queries.
 
         Args:
-            query: A string, or an iterable of them.
+            query: A string, or an iterable of them, which are searched for as one batch.
             limit: Most hits.
             offset: Hits to leave out at the front.
             filter: Conditions on tags, such as {"lang": "en"} or {"year": {"$gte": 2020}}.
             mode: "dense" (by vectors), "sparse" (by words), or "hybrid", both; None is the flow's default.
             parameters: Passed on to the flow's executors.
             timeout: Seconds for the whole call; None is the client's limit.
+            **choices: `passages` (most of one document), `threshold` (least score of a hit), `fusion` ("rrf", "dbsf",
+                or {"method": "rrf", "k": 60, "weights": {"dense": 1, "sparse": 1}}), `candidates` (how many documents
+                the ranker chooses from), `explain` (True: hits say where their scores come from), `diversity` (from 0
+                to 1, or {"weight": 0.5, "candidates": 50}), `group` ("document", or "passage": hits are passages),
+                `highlight` (False: none), `aggregate` ("max", "mean", "sum", "softmax", or {"method": "sum",
+                "top": 3}), `rerank` ("late_interaction", "cross_encoder", or {"method": ..., "top": 50,
+                "timeout": seconds}). What is left out is as the flow is set up.
+                See docs/search.md.
 
         Returns:
             A `SearchResult` for a string, otherwise a list with one for each query, in order.
@@ -272,8 +291,101 @@ class Client:
             Unavailable, Overloaded, DeadlineExceeded: After the retries.
         """
         return self._run(
-            self._client.search(query, limit, offset, filter, mode, parameters=parameters, timeout=timeout)
+            self._client.search(query, limit, offset, filter, mode, parameters=parameters, timeout=timeout, **choices)
         )
+
+    @overload
+    def get(  # type: ignore[overload-overlap]  # a string is an iterable of strings
+        self, ids: str, *, passages: bool = ..., embeddings: bool = ..., timeout: float | None = ...
+    ) -> StoredDocument: ...
+    @overload
+    def get(
+        self, ids: Iterable[str], *, passages: bool = ..., embeddings: bool = ..., timeout: float | None = ...
+    ) -> list[StoredDocument]: ...
+    def get(
+        self,
+        ids: str | Iterable[str],
+        *,
+        passages: bool = False,
+        embeddings: bool = False,
+        timeout: float | None = None,
+    ) -> StoredDocument | list[StoredDocument]:
+        """Read documents out of the index, as they were sent.
+
+        Args:
+            ids: One id, or several.
+            passages: Whether to read the passages too that each was cut into.
+            embeddings: Whether to read vectors: a document's where it was the caller's own, and those of `passages`.
+            timeout: Seconds for the whole call; None is the client's limit for each request.
+
+        Returns:
+            The document for a string; otherwise a list of those that are there, in the order of the ids.
+
+        Raises:
+            NotFound: The one id is not in the index.
+        """
+        if isinstance(ids, str):
+            return self._run(self._client.get(ids, passages=passages, embeddings=embeddings, timeout=timeout))
+        return self._run(self._client.get(ids, passages=passages, embeddings=embeddings, timeout=timeout))
+
+    def scroll(
+        self,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        passages: bool = False,
+        embeddings: bool = False,
+        page_size: int = 100,
+    ) -> Iterator[StoredDocument]:
+        """Read all documents, or those that match a filter, in the order in which they were last written.
+
+        One that is written while this goes on may come a second time, at the end; none is missed.
+
+        Args:
+            filter: As for `search`.
+            passages: As for `get`.
+            embeddings: As for `get`.
+            page_size: Most documents in a request.
+        """
+        cursor: str | None = None
+        while True:
+            page = self.page(cursor, filter=filter, passages=passages, embeddings=embeddings, page_size=page_size)
+            yield from page.documents
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    def page(
+        self,
+        cursor: str | None = None,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        passages: bool = False,
+        embeddings: bool = False,
+        page_size: int = 100,
+        timeout: float | None = None,
+    ) -> Page:
+        """Read one page of what `scroll` goes through, for those who keep the place themselves.
+
+        Args:
+            cursor: `cursor` of the page before; None for the first.
+            filter: As for `search`; the same for all pages.
+            passages: As for `get`.
+            embeddings: As for `get`.
+            page_size: Most documents; a page may have fewer without being the last.
+            timeout: Seconds for the call; None is the client's limit.
+
+        Returns:
+            `documents`, and the `cursor` of the next page, None where there is none.
+        """
+        return self._run(
+            self._client.page(
+                cursor, filter=filter, passages=passages, embeddings=embeddings, page_size=page_size, timeout=timeout
+            )
+        )
+
+    def count(self, filter: Mapping[str, Any] | None = None, *, timeout: float | None = None) -> int:
+        """Count the documents in the index, or those that match a filter."""
+        return self._run(self._client.count(filter, timeout=timeout))
 
     def delete(
         self,

@@ -8,6 +8,7 @@ never imported here: its objects are recognised only if the caller has imported 
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import InvalidInput, TooLarge
+from flowdex.fields import joined, write_fields
 from flowdex.proto import flowdex_pb2 as pb
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "WrongType",
     "check_collection",
     "check_text",
+    "digest_of",
     "from_docarray",
     "is_docarray",
     "to_docarray",
@@ -49,16 +52,24 @@ class Document:
     """A document to index or encode.
 
     Attributes:
-        text: What is encoded and searched.
+        text: What is encoded and searched. Made of the fields, where it is not given.
         id: Its identity: indexing the same id again replaces the document. Made up when None.
         tags: JSON-like values to filter searches by and to show with hits.
-        embedding: float32 of shape (dim,), set by `Client.encode`.
+        embedding: float32 of shape (dim,). Set by `Client.encode`; indexed as the document's one vector, in place of
+            the encoder's.
+        fields: Its text in parts, in order, such as {"title": ..., "body": ...}; `text` is then all of them, with a
+            blank line between.
     """
 
-    text: str
+    text: str = ""
     id: str | None = None
     tags: dict[str, Any] = field(default_factory=dict)
     embedding: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    fields: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fields and not self.text and isinstance(self.fields, Mapping):
+            self.text = joined({name: str(text) for name, text in self.fields.items()})
 
 
 # ---- checks ----
@@ -123,12 +134,14 @@ def _check_size(size: int, where: str) -> None:
 # ---- documents ----
 
 
-def to_message(item: Any, position: int) -> tuple[pb.DocProto, int]:
+def to_message(item: Any, position: int, *, as_text: bool = False) -> tuple[pb.DocProto, int]:
     """Check one document of any accepted kind and turn it into a protocol message.
 
     Args:
-        item: A string, a mapping with `text` (and `id`, `tags`), a `Document`, or a docarray document.
+        item: A string, a mapping with `text` or `fields` (and `id`, `tags`, `embedding`), a `Document`, or a docarray
+            document.
         position: Its position in the caller's input, for messages.
+        as_text: Whether to send the text that its fields make, and not them: encoders take texts.
 
     Returns:
         The message, always with an id, and its size in bytes.
@@ -137,7 +150,7 @@ def to_message(item: Any, position: int) -> tuple[pb.DocProto, int]:
         InvalidInput: The document cannot be sent; the message names it.
     """
     if is_docarray(item):
-        return _docarray_message(item, position)
+        return _docarray_message(item, position, as_text=as_text)
     if isinstance(item, str):
         item = Document(item)
     elif isinstance(item, Mapping):
@@ -152,27 +165,70 @@ def to_message(item: Any, position: int) -> tuple[pb.DocProto, int]:
         raise WrongType(f"{where}: its id must be a string, got {type(item.id).__name__}")
     if not isinstance(item.tags, Mapping):
         raise WrongType(f"{where}: its tags must be a mapping, got {type(item.tags).__name__}")
-    check_text(item.text, f"the text of {where}")
+    if item.fields:
+        _check_fields(item.fields, item.text, where)
+    if item.text or item.embedding is None:
+        check_text(item.text, f"the text of {where}")
     try:
-        batch = DocumentBatch.from_columns(ids=[item.id or new_id()], texts=[item.text])
-        if item.tags:
-            batch.tags = [item.tags]
+        message = _message(item, as_text=as_text)
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error.message}") from None
-    return _sized(next(iter(batch)), where)
+    return _sized(message, where)
+
+
+def _message(item: Document, *, as_text: bool) -> pb.DocProto:
+    batch = DocumentBatch.from_columns(ids=[item.id or new_id()])
+    if item.fields and not as_text:
+        write_fields(batch, [item.fields])
+    elif item.text:
+        batch.texts = [item.text]
+    if item.tags:
+        batch.tags = [item.tags]
+    if item.embedding is not None:
+        batch.embeddings = _vector(item.embedding)[np.newaxis]
+    return next(iter(batch))
 
 
 def _from_mapping(item: Mapping[str, Any], position: int) -> Document:
-    unknown = set(item) - {"id", "text", "tags"}
-    if unknown or "text" not in item:
-        problem = f"has no 'text' (only {sorted(item)})" if "text" not in item else f"has the keys {sorted(unknown)}"
+    unknown = set(item) - {"id", "text", "fields", "tags", "embedding"}
+    if unknown or not {"text", "fields", "embedding"} & set(item):
+        problem = f"has the keys {sorted(unknown)}" if unknown else f"has no 'text' (only {sorted(item)})"
         raise InvalidInput(
-            f"document {position} {problem}: a mapping has id, text and tags; other values belong in tags"
+            f"document {position} {problem}: a mapping has id, text or fields, tags and embedding; other values belong "
+            "in tags"
         )
-    return Document(text=item["text"], id=item.get("id"), tags=item.get("tags") or {})
+    return Document(
+        text=item.get("text", ""),
+        id=item.get("id"),
+        tags=item.get("tags") or {},
+        embedding=item.get("embedding"),
+        fields=item.get("fields"),
+    )
 
 
-def _docarray_message(item: Any, position: int) -> tuple[pb.DocProto, int]:
+def _check_fields(fields: Any, text: str, where: str) -> None:
+    if not isinstance(fields, Mapping) or not all(isinstance(each, str) for each in (*fields, *fields.values())):
+        raise WrongType(f"{where}: its fields must be texts by their names, such as a title and a body")
+    if joined(fields) != text:
+        raise InvalidInput(f"{where} has a text and other fields: give one of them")
+
+
+def _vector(value: Any) -> npt.NDArray[np.float32]:
+    try:
+        vector = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        vector = np.empty((0, 0), dtype=np.float32)
+    if vector.ndim != 1 or not vector.size:
+        raise InvalidInput("its embedding must be a list or one-dimensional array of numbers")
+    return vector
+
+
+def digest_of(message: pb.DocProto) -> str:
+    """A short string that is another one for another content, id included."""
+    return hashlib.blake2b(message.SerializeToString(deterministic=True), digest_size=16).hexdigest()
+
+
+def _docarray_message(item: Any, position: int, *, as_text: bool) -> tuple[pb.DocProto, int]:
     message = from_docarray(item)
     batch = DocumentBatch([message])
     where = f"document {position}" + (f" (id {batch.ids[0]!r})" if batch.ids[0] else "")
@@ -181,11 +237,22 @@ def _docarray_message(item: Any, position: int) -> tuple[pb.DocProto, int]:
             text = batch.texts[0]
         except InvalidInput as error:
             raise InvalidInput(f"{where}: {error.message}") from None
-        if text is None:
+        fields = getattr(item, "fields", None)
+        if isinstance(fields, Mapping) and fields:
+            _check_fields(fields, text or joined(fields), where)
+            text = joined(fields)
+            if as_text:
+                batch.texts = [text]
+                batch.drop("fields")
+            else:
+                batch.drop("text")
+                write_fields(batch, [fields])
+        if text is None and batch.column("embedding")[0] is None:
             raise InvalidInput(
                 f"{where} ({type(item).__name__}) has no text: its class needs a field 'text' that is set"
             )
-        check_text(text, f"the text of {where}")
+        if text is not None:
+            check_text(text, f"the text of {where}")
     if not batch.ids[0]:
         batch.ids = [new_id()]
     return _sized(message, where)

@@ -42,31 +42,45 @@ class Passage:
         text: Its text.
         location: (start, end) character offsets into the document's text, end exclusive; None where unknown.
         score: How well it matches; higher is better.
+        scores: All scores by name, as in `Hit`.
+        explain: As in `Hit`.
     """
 
     id: str
     text: str
     location: Span | None = None
     score: float = 0.0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    explain: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-like values."""
-        return {"id": self.id, "text": self.text, "location": _span(self.location), "score": self.score}
+        return {
+            "id": self.id,
+            "text": self.text,
+            "location": _span(self.location),
+            "score": self.score,
+            "scores": dict(self.scores),
+            **({"explain": dict(self.explain)} if self.explain else {}),
+        }
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that matched.
+    """A document that matched; or a passage of it, where a search asks for passages.
 
     Attributes:
-        id: The document's id.
+        id: Its id.
         score: How well it matches; higher is better.
         text: Its best passage.
         tags: The document's tags.
         location: (start, end) character offsets of `text` in the document's text, end exclusive; None where unknown.
         highlights: (start, end) character offsets into `text` of what matched, end exclusive.
-        scores: All scores by name; "score" is the one above.
+        scores: All scores by name, those that are known: "score" (the one above), "dense", "sparse", "rerank".
         passages: Its matching passages, best first.
+        explain: With `explain=True`, for each stage that ranked it ("dense", "sparse", "fusion", "rerank") its `rank`,
+            from 1, and its `score`.
+        parent_id: Of a passage, the id of its document.
     """
 
     id: str
@@ -77,6 +91,8 @@ class Hit:
     highlights: Sequence[Span] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     passages: Sequence[Passage] = ()
+    explain: Mapping[str, Any] = field(default_factory=dict)
+    parent_id: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-like values."""
@@ -89,6 +105,8 @@ class Hit:
             "highlights": [list(each) for each in self.highlights],
             "scores": dict(self.scores),
             "passages": [each.to_dict() for each in self.passages],
+            **({"explain": dict(self.explain)} if self.explain else {}),
+            **({"parent_id": self.parent_id} if self.parent_id else {}),
         }
 
 
@@ -100,11 +118,13 @@ class SearchResult:
         query: The query's text.
         hits: The documents found.
         took_ms: Milliseconds from sending the request to having its answer.
+        notes: What to know of this answer, such as that there was no time to rerank.
     """
 
     query: str
     hits: list[Hit] = field(default_factory=list)
     took_ms: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -121,7 +141,12 @@ class SearchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-like values."""
-        return {"query": self.query, "hits": [hit.to_dict() for hit in self.hits], "took_ms": self.took_ms}
+        return {
+            "query": self.query,
+            "hits": [hit.to_dict() for hit in self.hits],
+            "took_ms": self.took_ms,
+            "notes": list(self.notes),
+        }
 
     def __str__(self) -> str:
         lines = [f"{self.query!r}: {counted(len(self.hits), 'hit')} in {self.took_ms:.0f} ms"]
@@ -129,6 +154,7 @@ class SearchResult:
             lines.append(f"{rank:>3}  {hit.score:.4f}  {hit.id}")
             shown = snippet(hit.text, hit.highlights).text
             lines.append(textwrap.fill(shown, 96, initial_indent=" " * 5, subsequent_indent=" " * 5))
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -176,11 +202,13 @@ class IndexResult:
     """What an `index` call has done.
 
     Attributes:
-        documents: How many documents are now in the index.
+        documents: How many documents were stored.
         passages: How many passages they were split into.
         ids: Their ids, in the order of the input; empty with `return_ids=False`.
         failures: What was left out; always empty unless called with `on_error="collect"`.
         took_ms: Milliseconds from the first document read to the last answer.
+        unchanged: How many were left alone with `resume=True`, because they are in the index as they are; they are not
+            among `documents` and `ids`.
     """
 
     documents: int = 0
@@ -188,6 +216,12 @@ class IndexResult:
     ids: list[str] = field(default_factory=list, repr=False)
     failures: list[IndexFailure] = field(default_factory=list)
     took_ms: float = 0.0
+    unchanged: int = 0
+
+    @property
+    def failed(self) -> int:
+        """How many documents are in `failures`."""
+        return len(self.failures)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-like values."""
@@ -197,11 +231,14 @@ class IndexResult:
             "ids": self.ids,
             "failures": [each.to_dict() for each in self.failures],
             "took_ms": self.took_ms,
+            "unchanged": self.unchanged,
         }
 
     def __str__(self) -> str:
         done = f"{counted(self.documents, 'document')}, {counted(self.passages, 'passage')}"
         lines = [f"indexed {done} in {self.took_ms / 1e3:.1f} s"]
+        if self.unchanged:
+            lines.append(f"unchanged: {counted(self.unchanged, 'document')}")
         if self.failures:
             lines.append(f"not indexed: {counted(len(self.failures), 'document')}")
             lines += [f"  {each.id or each.position}: {each.error.message}" for each in self.failures[:10]]

@@ -81,6 +81,12 @@ class Document(Passage):
     matches: DocList[Match] = Field(default_factory=DocList[Match])
     fields: Optional[Dict[str, str]] = None
     """Its text in parts, in place of `text`: title, body, ..."""
+    field_order: Optional[List[str]] = None
+    """The names of the fields in their order, which a dictionary on the wire does not keep; see flowdex.fields."""
+    digest: Optional[str] = None
+    """Any string that changes with its content, as its sender made it; kept with it, and told by /get and /scroll."""
+    cursor: Optional[str] = None
+    """Of the last document of a page of /scroll: where to go on; absent where there is nothing more."""
     passages: Optional[int] = None
     """How many passages of it were indexed."""
     error: Optional[Dict[str, Any]] = None

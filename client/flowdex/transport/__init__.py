@@ -9,13 +9,39 @@ Retries, deadlines and batches are the client's business; a transport makes one 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from flowdex.documents import DocumentBatch
+from flowdex.errors import FlowdexError
 from flowdex.results import FlowStatus, Hit
+from flowdex.stored import Page, StoredDocument
 from flowdex.transport.target import Target
 
-__all__ = ["Target", "Transport", "open_transport"]
+__all__ = ["IndexReply", "SearchReply", "Target", "Transport", "open_transport"]
+
+
+class IndexReply(NamedTuple):
+    """What became of the documents of one request.
+
+    Attributes:
+        passages: How many were stored.
+        errors: Why documents were not, by their rows.
+    """
+
+    passages: int
+    errors: Mapping[int, FlowdexError]
+
+
+class SearchReply(NamedTuple):
+    """The answer to one query.
+
+    Attributes:
+        hits: Best first.
+        notes: What the caller should know of it, in sentences.
+    """
+
+    hits: list[Hit]
+    notes: list[str]
 
 
 class Transport(Protocol):
@@ -34,16 +60,28 @@ class Transport(Protocol):
         """Send documents with texts; answers the same documents, in order, with embeddings."""
         ...
 
-    async def index(
-        self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None
-    ) -> tuple[int, int]:
-        """Store documents; answers how many documents and passages were stored."""
+    async def index(self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None) -> IndexReply:
+        """Store documents; answers how many passages were stored, and which documents were not."""
         ...
 
     async def search(
         self, queries: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
-    ) -> list[list[Hit]]:
+    ) -> list[SearchReply]:
         """Answer the hits of each query, in order."""
+        ...
+
+    async def get(
+        self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
+    ) -> list[StoredDocument]:
+        """Answer the documents that are there, in the order of the ids."""
+        ...
+
+    async def scroll(self, parameters: Mapping[str, Any], timeout: float | None) -> Page:
+        """Answer a page of documents, and where to go on."""
+        ...
+
+    async def count(self, parameters: Mapping[str, Any], timeout: float | None) -> int:
+        """Answer the number of documents."""
         ...
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:

@@ -1,6 +1,6 @@
 """The client's HTTP transport: the gateway's JSON API over one connection pool.
 
-    DocumentBatch --JSON--> POST /encode /index /search, DELETE /documents --JSON | problem document--> results
+    DocumentBatch --JSON--> POST /encode, /index, /search, /get, ..., DELETE /documents --JSON | problem--> results
 
 Vectors travel as base64 of little-endian float32, errors as RFC 9457 problem documents.
 """
@@ -8,25 +8,32 @@ Vectors travel as base64 of little-endian float32, errors as RFC 9457 problem do
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import Cancelled, ConfigurationError, DeadlineExceeded, InternalError, InvalidInput, Unavailable
+from flowdex.errors import (
+    Cancelled,
+    ConfigurationError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidInput,
+    Unavailable,
+    error_from_name,
+)
+from flowdex.fields import read_fields
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
+from flowdex.searching import SEARCH_FIELDS
+from flowdex.stored import Page, StoredDocument, from_json
+from flowdex.transport import IndexReply, SearchReply
+from flowdex.transport.http_encode import encode_body, write_reply
 from flowdex.transport.problems import error_from_problem
 from flowdex.transport.target import Target
 
 __all__ = ["HttpTransport"]
-
-_SEARCH_FIELDS = ("limit", "offset", "filter", "mode")
 
 
 class HttpTransport:
@@ -51,36 +58,58 @@ class HttpTransport:
     # ---- calls ----
 
     async def encode(self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None) -> DocumentBatch:
-        """Send the texts to POST /encode; the vectors are written into `batch`."""
-        if any(batch.nested("chunks")):
-            raise InvalidInput("documents with chunks are not encoded over HTTP: use a grpc:// address")
-        body = {"texts": batch.texts, "encoding": "base64", "parameters": dict(parameters)}
-        reply = await self._json("POST", "/encode", body, timeout)
-        batch.embeddings = _vectors(reply, len(batch))
+        """Send the texts to POST /encode; what it answers is written into `batch`."""
+        write_reply(await self._json("POST", "/encode", encode_body(batch, parameters), timeout), batch)
         return batch
 
-    async def index(
-        self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None
-    ) -> tuple[int, int]:
-        """Send id, text and tags to POST /index."""
+    async def index(self, batch: DocumentBatch, parameters: Mapping[str, Any], timeout: float | None) -> IndexReply:
+        """Send documents to POST /index."""
+        columns = {
+            "id": batch.ids,
+            "text": batch.texts,
+            "fields": read_fields(batch),
+            "tags": batch.tags,
+            "embedding": [None if row is None else row.tolist() for row in batch.column("embedding")],
+            "digest": batch.column("digest"),
+        }
         documents = [
-            {"id": id_, "text": text, "tags": tags}
-            for id_, text, tags in zip(batch.ids, batch.texts, batch.tags, strict=True)
+            {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+            for row in zip(*columns.values(), strict=True)
         ]
         reply = await self._json("POST", "/index", {"documents": documents, **_extra(parameters)}, timeout)
-        return int(reply["documents"]), int(reply["passages"])
+        errors = {
+            int(each["index"]): error_from_name(each["error"]["name"], each["error"]["message"])
+            for each in reply.get("failed") or ()
+        }
+        return IndexReply(int(reply["passages"]), errors)
+
+    async def get(
+        self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
+    ) -> list[StoredDocument]:
+        """Send ids to POST /get."""
+        reply = await self._json("POST", "/get", {"ids": list(ids), **parameters}, timeout)
+        return from_json(reply["documents"]).documents
+
+    async def scroll(self, parameters: Mapping[str, Any], timeout: float | None) -> Page:
+        """Ask POST /scroll."""
+        reply = await self._json("POST", "/scroll", dict(parameters), timeout)
+        return from_json(reply["documents"], reply.get("cursor"))
+
+    async def count(self, parameters: Mapping[str, Any], timeout: float | None) -> int:
+        """Ask POST /count."""
+        return int((await self._json("POST", "/count", dict(parameters), timeout))["documents"])
 
     async def search(
         self, queries: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
-    ) -> list[list[Hit]]:
+    ) -> list[SearchReply]:
         """Send queries to POST /search."""
-        fields = {name: parameters[name] for name in _SEARCH_FIELDS if name in parameters}
+        fields = {name: parameters[name] for name in SEARCH_FIELDS if name in parameters}
         others = {name: value for name, value in parameters.items() if name not in fields}
         body = {"query": list(queries), **fields, **_extra(others)}
         results = (await self._json("POST", "/search", body, timeout))["results"]
         if len(results) != len(queries):
             raise InternalError(f"/search answered {len(results)} results to {len(queries)} queries")
-        return [[_hit(hit) for hit in result["hits"]] for result in results]
+        return [SearchReply([_hit(hit) for hit in each["hits"]], list(each.get("notes") or ())) for each in results]
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids, or a filter, to DELETE /documents."""
@@ -193,17 +222,6 @@ def _retry_after(response: httpx.Response) -> float | None:
         return None
 
 
-def _vectors(reply: Mapping[str, Any], count: int) -> npt.NDArray[np.float32]:
-    """float32 array of shape (count, dim)."""
-    rows = reply.get("embeddings") or []
-    if len(rows) != count:
-        raise InternalError(f"/encode answered {len(rows)} vectors to {count} texts")
-    try:
-        return np.stack([np.frombuffer(base64.b64decode(row, validate=True), dtype="<f4") for row in rows])
-    except (binascii.Error, TypeError, ValueError):
-        raise InternalError("/encode answered vectors that are not base64 of equal float32 rows") from None
-
-
 def _hit(hit: Mapping[str, Any]) -> Hit:
     return Hit(
         id=hit["id"],
@@ -219,9 +237,13 @@ def _hit(hit: Mapping[str, Any]) -> Hit:
                 text=each.get("text") or "",
                 location=_span(each.get("location")),
                 score=each.get("score") or 0.0,
+                scores=each.get("scores") or {},
+                explain=each.get("explain") or {},
             )
             for each in hit.get("passages") or ()
         ],
+        explain=hit.get("explain") or {},
+        parent_id=hit.get("parent_id"),
     )
 
 

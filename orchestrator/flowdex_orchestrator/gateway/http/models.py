@@ -15,18 +15,26 @@ from pydantic_core import PydanticCustomError
 
 __all__ = [
     "ENCODE_CHOICES",
+    "SEARCH_CHOICES",
+    "CountRequest",
+    "CountResponse",
     "DeleteRequest",
     "DeleteResponse",
     "Document",
     "EncodeRequest",
     "EncodeResponse",
+    "GetRequest",
+    "GetResponse",
     "Health",
     "IndexRequest",
     "IndexResponse",
     "Problem",
+    "ScrollRequest",
+    "ScrollResponse",
     "SearchRequest",
     "SearchResponse",
     "Status",
+    "StoredDocument",
 ]
 
 
@@ -249,8 +257,31 @@ class Document(_Request):
     """One document to index."""
 
     id: Id | None = Field(default=None, description="Made up if absent; a known id replaces that document.")
-    text: Text = Field(description="The text; long ones are cut into passages.")
+    text: Text | None = Field(default=None, description="The text; long ones are cut into passages.")
+    fields: Annotated[dict[str, str], Field(min_length=1)] | None = Field(
+        default=None,
+        description="Instead of a text: its parts, in order.",
+        examples=[{"title": "Apollo 11", "body": "It landed on the Moon."}],
+    )
     tags: JsonObject = Field(default_factory=dict, description="Values to filter by.", examples=[{"year": 1969}])
+    embedding: Annotated[list[float], Field(min_length=1)] | None = Field(
+        default=None, description="A vector of your own: the document is one passage with this vector."
+    )
+    digest: str | None = Field(
+        default=None,
+        description="Kept with the document, and told by `POST /get`: any string that changes with the content, by "
+        "which a caller can tell whether to send it again.",
+    )
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Document:
+        if self.text is not None and self.fields is not None:
+            raise PydanticCustomError("content", "has a text and fields; give one of them")
+        if self.text is None and self.fields is None and self.embedding is None:
+            raise PydanticCustomError("content", "has no text (nor fields, nor an embedding)")
+        if self.fields is not None and self.embedding is None and not "".join(self.fields.values()).strip():
+            raise PydanticCustomError("blank", "has blank fields only")
+        return self
 
 
 class IndexRequest(_Request):
@@ -262,13 +293,74 @@ class IndexRequest(_Request):
     parameters: JsonObject = _PARAMETERS
 
 
-class IndexResponse(BaseModel):
-    """What was stored."""
+class DocumentError(BaseModel):
+    """Why a document failed."""
 
-    ids: list[str] = Field(description="The documents' ids, in order.", examples=[["apollo"]])
-    documents: int = Field(description="Number of documents.", examples=[1])
+    name: str = Field(description="The class of error.", examples=["InvalidInput"])
+    message: str = Field(description="What is wrong, and what to do.")
+
+
+class FailedDocument(BaseModel):
+    """A document that was not stored."""
+
+    index: int = Field(description="Its place in the request, from 0.", examples=[0])
+    id: str
+    error: DocumentError
+
+
+class IndexResponse(BaseModel):
+    """What was stored. A document that cannot be indexed fails alone."""
+
+    ids: list[str] = Field(description="The ids of all documents, in order.", examples=[["apollo"]])
+    documents: int = Field(description="Number of documents stored.", examples=[1])
     passages: int = Field(description="Number of passages they were cut into.", examples=[1])
+    failed: list[FailedDocument] = Field(description="The documents that were not stored.", examples=[[]])
     took_ms: float = Field(examples=[31.0])
+
+
+def _named(model: type[BaseModel], key: str, *names: str) -> Any:
+    """Lets the value of `key` alone stand for a `model` that has only that: "rrf" for {"method": "rrf"}."""
+
+    def wrap(value: Any) -> Any:
+        return value if value is None or isinstance(value, (Mapping, list, BaseModel)) else {key: value}
+
+    short: Any = Literal[names] if names else float
+    return BeforeValidator(wrap, json_schema_input_type=short | model | None)
+
+
+class FusionOptions(_Request):
+    """How the rankings of a hybrid search become one."""
+
+    method: Literal["rrf", "dbsf"] = Field(default="rrf", description="By ranks (rrf), or by scores (dbsf).")
+    k: float | None = Field(default=None, ge=1, description="The constant of rrf: 1 / (k + rank).")
+    weights: dict[Literal["dense", "sparse"], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="How much each ranking counts; 1 where not given.", examples=[{"dense": 2}]
+    )
+
+
+class DiversityOptions(_Request):
+    """How hits are chosen that differ from each other (maximal marginal relevance)."""
+
+    weight: float = Field(default=0.5, ge=0, le=1, description="0: by score alone, 1: by difference alone.")
+    candidates: int = Field(default=50, ge=1, strict=True, description="How many hits to choose from.")
+
+
+class AggregateOptions(_Request):
+    """How the scores of a document's passages become the document's."""
+
+    method: Literal["max", "mean", "sum", "softmax"] = Field(default="max")
+    top: int | None = Field(default=None, ge=1, strict=True, description="How many of its best passages count.")
+    temperature: float | None = Field(
+        default=None, gt=0, description="Of softmax: the lower, the more the best counts."
+    )
+
+
+class RerankOptions(_Request):
+    """A second look at the best hits."""
+
+    method: Literal["late_interaction", "cross_encoder"]
+    top: int | None = Field(default=None, ge=1, strict=True, description="How many hits to look at.")
+    timeout: float | None = Field(default=None, gt=0, description="Seconds; then the order stays as it was.")
 
 
 class SearchRequest(_Request):
@@ -283,7 +375,46 @@ class SearchRequest(_Request):
     mode: Literal["hybrid", "dense", "sparse"] | None = Field(
         default=None, description="Match by meaning (dense), by words (sparse) or both (hybrid, the default)."
     )
+    passages: int | None = Field(default=None, ge=1, strict=True, description="Most passages of one document.")
+    threshold: float | None = Field(default=None, description="Least score of a hit.")
+    fusion: Annotated[FusionOptions | None, _named(FusionOptions, "method", "rrf", "dbsf")] = Field(
+        default=None, description='How hybrid is ranked: "rrf" (the default), "dbsf", or an object with the details.'
+    )
+    candidates: int | None = Field(
+        default=None, ge=1, strict=True, description="How many documents the ranker gets to choose from."
+    )
+    explain: bool | None = Field(
+        default=None, strict=True, description="Whether hits say where their scores come from."
+    )
+    diversity: Annotated[DiversityOptions | None, _named(DiversityOptions, "weight")] = Field(
+        default=None, description="Prefer hits that differ: a weight from 0 to 1, or an object with the details."
+    )
+    group: Literal["document", "passage"] | None = Field(
+        default=None, description="Whether hits are documents (the default) or passages."
+    )
+    highlight: bool | None = Field(default=None, strict=True, description="Whether to mark the query's words.")
+    aggregate: Annotated[
+        AggregateOptions | None, _named(AggregateOptions, "method", "max", "mean", "sum", "softmax")
+    ] = Field(
+        default=None, description="How passages make a document's score: a method, or an object with the details."
+    )
+    rerank: Annotated[RerankOptions | None, _named(RerankOptions, "method", "late_interaction", "cross_encoder")] = (
+        Field(default=None, description="A second look at the best hits: a method, or an object with the details.")
+    )
     parameters: JsonObject = _PARAMETERS
+
+
+SEARCH_CHOICES = frozenset(SearchRequest.model_fields) - {"query", "parameters"}
+"""What of a search request is a parameter of /search, under the same name."""
+
+
+class Ranked(BaseModel):
+    """Where one stage of a search has a hit."""
+
+    model_config = ConfigDict(extra="allow")
+
+    rank: int = Field(description="From 1.")
+    score: float
 
 
 class Passage(BaseModel):
@@ -293,6 +424,8 @@ class Passage(BaseModel):
     text: str
     location: Span | None = Field(description="Where it is in the document's text: characters, end exclusive.")
     score: float
+    scores: dict[str, float] = Field(description="All scores, by name.")
+    explain: dict[str, Ranked] | None = Field(default=None, description="As with hits.")
 
 
 class Hit(BaseModel):
@@ -304,8 +437,17 @@ class Hit(BaseModel):
     tags: JsonObject = Field(examples=[{"year": 1969}])
     location: Span | None = Field(description="Where the passage is in the document: characters, end exclusive.")
     highlights: list[Span] = Field(description="What to mark in `text`: characters, end exclusive.")
-    scores: dict[str, float] = Field(description="All scores, by name.")
+    scores: dict[str, float] = Field(
+        description="All scores, by name: score, dense, sparse, rerank, those that are known.",
+        examples=[{"score": 0.033, "dense": 0.71, "sparse": 9.3}],
+    )
     passages: list[Passage] = Field(description="All its matching passages, best first.")
+    explain: dict[str, Ranked] | None = Field(
+        default=None,
+        description="With `explain`: each stage that ranked it.",
+        examples=[{"dense": {"rank": 1, "score": 0.71}, "fusion": {"rank": 1, "score": 0.033, "method": "rrf"}}],
+    )
+    parent_id: str | None = Field(default=None, description="Where hits are passages: the id of its document.")
 
 
 class SearchResult(BaseModel):
@@ -313,6 +455,7 @@ class SearchResult(BaseModel):
 
     query: str
     hits: list[Hit]
+    notes: list[str] = Field(description="What to know of this answer, such as that there was no time to rerank.")
 
 
 class SearchResponse(BaseModel):
@@ -320,6 +463,94 @@ class SearchResponse(BaseModel):
 
     results: list[SearchResult]
     took_ms: float = Field(examples=[12.5])
+
+
+class _ReadRequest(_Request):
+    """What to read of documents."""
+
+    passages: bool = Field(default=False, strict=True, description="Whether to read their passages too.")
+    embeddings: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether to read vectors: a document's where it was the caller's own, and those of its passages.",
+    )
+    parameters: JsonObject = _PARAMETERS
+
+
+class GetRequest(_ReadRequest):
+    """Documents to read."""
+
+    ids: Ids = Field(description="One id or a list of ids; unknown ones are passed over.", examples=[["apollo"]])
+    content: bool = Field(
+        default=True, strict=True, description="Whether to read text and fields; without: id, tags and digest."
+    )
+
+
+class ScrollRequest(_ReadRequest):
+    """Which documents to read, and where to go on."""
+
+    filter: JsonObject | None = Field(
+        default=None, description="Conditions on the tags.", examples=[{"year": {"$gte": 1960}}]
+    )
+    limit: int = Field(default=100, ge=1, le=1000, strict=True, description="Most documents; it may be fewer.")
+    cursor: str | None = Field(default=None, description="The `cursor` of the page before; none for the first.")
+
+
+class CountRequest(_Request):
+    """Which documents to count."""
+
+    filter: JsonObject | None = Field(
+        default=None, description="Conditions on the tags.", examples=[{"year": {"$gte": 1960}}]
+    )
+    parameters: JsonObject = _PARAMETERS
+
+
+class StoredPassage(BaseModel):
+    """A part of a stored document."""
+
+    id: str = Field(examples=["apollo#0"])
+    text: str
+    location: Span = Field(description="Where it is in the document's text: characters, end exclusive.")
+    context: str | None = Field(
+        default=None, description="What was encoded before it without being part of it, such as the headings above."
+    )
+    embedding: list[float] | None = Field(default=None, description="Its vector, where asked for.")
+
+
+class StoredDocument(BaseModel):
+    """A document in the index, as it was sent."""
+
+    id: str = Field(examples=["apollo"])
+    text: str | None = Field(default=None, examples=["Apollo 11 landed on the Moon."])
+    fields: dict[str, str] | None = Field(default=None, description="Where it was sent in fields.")
+    tags: JsonObject = Field(examples=[{"year": 1969}])
+    passage_count: int = Field(description="How many passages it has.", examples=[1])
+    digest: str | None = Field(default=None, description="As it was sent.")
+    embedding: list[float] | None = Field(default=None, description="Its own vector, where asked for.")
+    passages: list[StoredPassage] | None = Field(default=None, description="Where asked for, in order.")
+
+
+class GetResponse(BaseModel):
+    """The documents that are there, in the order of the ids."""
+
+    documents: list[StoredDocument]
+    took_ms: float = Field(examples=[3.0])
+
+
+class ScrollResponse(BaseModel):
+    """Some documents, in the order in which they were last written."""
+
+    documents: list[StoredDocument]
+    cursor: str | None = Field(description="Where to go on; null where these are the last.")
+    took_ms: float = Field(examples=[12.5])
+
+
+class CountResponse(BaseModel):
+    """How many there are."""
+
+    documents: int = Field(examples=[3])
+    passages: int = Field(examples=[17])
+    took_ms: float = Field(examples=[1.5])
 
 
 class DeleteRequest(_Request):

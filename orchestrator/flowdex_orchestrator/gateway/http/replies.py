@@ -14,14 +14,19 @@ import orjson
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ExecutorError
+from flowdex.errors import ExecutorError, NotFound
+from flowdex.fields import read_fields
 from flowdex.nodes import node_to_value
 from flowdex.proto import flowdex_pb2 as pb
 
 __all__ = [
+    "count_content",
     "deleted_count",
+    "documents_content",
     "dump",
     "index_content",
+    "one_document",
+    "page_content",
     "search_content",
 ]
 
@@ -34,7 +39,43 @@ def dump(content: Any) -> bytes:
 def index_content(reply: pb.DataRequestProto) -> dict[str, Any]:
     """What a reply to /index says was stored."""
     batch = wire.documents_of(reply)
-    return {"ids": batch.ids, "documents": len(batch), "passages": int(sum(batch.column("passages", 0)))}
+    ids = batch.ids
+    failed = [
+        {"index": index, "id": ids[index], "error": error}
+        for index, error in enumerate(batch.column("error"))
+        if error is not None
+    ]
+    passages = int(sum(batch.column("passages", 0)))
+    return {"ids": ids, "documents": len(batch) - len(failed), "passages": passages, "failed": failed}
+
+
+def documents_content(reply: pb.DataRequestProto) -> dict[str, Any]:
+    """The documents of a reply to /get."""
+    return {"documents": _documents(wire.documents_of(reply))}
+
+
+def page_content(reply: pb.DataRequestProto) -> dict[str, Any]:
+    """The documents of a reply to /scroll, and where to go on."""
+    batch = wire.documents_of(reply)
+    return {"documents": _documents(batch), "cursor": next(reversed(batch.column("cursor")), None)}
+
+
+def one_document(reply: pb.DataRequestProto, id_: str) -> dict[str, Any]:
+    """The document of a reply to /get for one id.
+
+    Raises:
+        NotFound: It is not there.
+    """
+    documents = _documents(wire.documents_of(reply))
+    if not documents:
+        raise NotFound(f"there is no document with the id {id_!r}")
+    return documents[0]
+
+
+def count_content(reply: pb.DataRequestProto) -> dict[str, Any]:
+    """The numbers of a reply to /count."""
+    results = wire.results_of(reply).values()
+    return {name: sum(int(result.get(name, 0)) for result in results) for name in ("documents", "passages")}
 
 
 def search_content(reply: pb.DataRequestProto, queries: list[str]) -> dict[str, Any]:
@@ -48,8 +89,8 @@ def search_content(reply: pb.DataRequestProto, queries: list[str]) -> dict[str, 
         raise ExecutorError(f"the flow answered {len(batch)} results to {len(queries)} queries")
     return {
         "results": [
-            {"query": query, "hits": _hits(matches)}
-            for query, matches in zip(queries, batch.nested("matches"), strict=True)
+            {"query": query, "hits": _hits(matches), "notes": notes or []}
+            for query, matches, notes in zip(queries, batch.nested("matches"), batch.column("notes"), strict=True)
         ]
     }
 
@@ -57,6 +98,31 @@ def search_content(reply: pb.DataRequestProto, queries: list[str]) -> dict[str, 
 def deleted_count(reply: pb.DataRequestProto) -> int:
     """How many documents a reply to /delete says were removed."""
     return sum(int(result.get("deleted", 0)) for result in wire.results_of(reply).values())
+
+
+def _documents(batch: DocumentBatch) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = {
+        "id": batch.ids,
+        "text": batch.texts,
+        "fields": read_fields(batch),
+        "tags": batch.tags,
+        "passage_count": batch.column("passages", 0),
+        "digest": batch.column("digest"),
+        "embedding": batch.column("embedding"),
+        "passages": [_stored_passages(chunks) if chunks else None for chunks in batch.nested("chunks")],
+    }
+    return [{name: value for name, value in row.items() if value is not None} for row in _rows(columns)]
+
+
+def _stored_passages(chunks: DocumentBatch) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = {
+        "id": chunks.ids,
+        "text": chunks.column("text", ""),
+        "location": chunks.column("location"),
+        "context": chunks.column("context"),
+        "embedding": chunks.column("embedding"),
+    }
+    return [{name: value for name, value in row.items() if value is not None} for row in _rows(columns)]
 
 
 def _hits(matches: DocumentBatch) -> list[dict[str, Any]]:
@@ -70,7 +136,7 @@ def _hits(matches: DocumentBatch) -> list[dict[str, Any]]:
         "scores": matches.column("scores", {}),
         "passages": [_passages(chunks) for chunks in matches.nested("chunks")],
     }
-    return _rows(columns)
+    return _rows(columns | _present(matches, "explain", "parent_id"))
 
 
 def _passages(chunks: DocumentBatch) -> list[dict[str, Any]]:
@@ -80,8 +146,16 @@ def _passages(chunks: DocumentBatch) -> list[dict[str, Any]]:
             "text": chunks.column("text", ""),
             "location": chunks.column("location"),
             "score": _scores(chunks),
+            "scores": chunks.column("scores", {}),
         }
+        | _present(chunks, "explain")
     )
+
+
+def _present(batch: DocumentBatch, *names: str) -> dict[str, list[Any]]:
+    """Those columns that any document has."""
+    columns = {name: batch.column(name) for name in names}
+    return {name: values for name, values in columns.items() if any(value is not None for value in values)}
 
 
 def _scores(batch: DocumentBatch) -> list[float]:

@@ -1,0 +1,129 @@
+"""One HTTP request on its way through the flow, which every route shares.
+
+Each request carries its name (`X-Request-Id`, made up if absent) and, if the caller says so, its deadline
+(`X-Request-Timeout-Ms`). When the caller hangs up, the work behind stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, Request, Response
+
+from flowdex import wire
+from flowdex.documents import DocumentBatch
+from flowdex.errors import Cancelled, InvalidInput, TooLarge
+from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.gateway.http import models, replies
+from flowdex_orchestrator.gateway.http.body import LARGE
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.gateway.router import Reply
+    from flowdex_orchestrator.gateway.server import Gateway
+
+__all__ = ["ERRORS", "Call"]
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": models.Problem, "description": "The body is not JSON in UTF-8"},
+    404: {"model": models.Problem, "description": "No executor of the flow serves this"},
+    413: {"model": models.Problem, "description": "More than the limits allow"},
+    415: {"model": models.Problem, "description": "The body does not claim to be JSON"},
+    422: {"model": models.Problem, "description": "The body is JSON, but not what is expected"},
+    429: {"model": models.Problem, "description": "Too many requests in flight; see Retry-After"},
+    500: {"model": models.Problem, "description": "An executor or the gateway failed"},
+    503: {"model": models.Problem, "description": "No replica of an executor is ready"},
+    504: {"model": models.Problem, "description": "The deadline passed"},
+}
+
+
+class FlowCall:
+    """One HTTP request on its way through the flow."""
+
+    def __init__(self, request: Request) -> None:
+        self.started = time.perf_counter()
+        self._request = request
+        self._gateway: Gateway = request.app.state.gateway
+        self._deadline = _deadline(request)
+
+    @property
+    def gateway(self) -> Gateway:
+        return self._gateway
+
+    def check_count(self, count: int, what: str) -> None:
+        """Refuse more texts than allowed."""
+        limit = self._gateway.settings.max_texts
+        if count > limit:
+            raise TooLarge(
+                f"{count} {what} in one request are more than the {limit} allowed (gateway.uses_with.max_texts)"
+            )
+
+    async def post(
+        self,
+        endpoint: str,
+        documents: Callable[[], DocumentBatch],
+        parameters: Mapping[str, Any],
+        content: Callable[[pb.DataRequestProto], dict[str, Any]],
+    ) -> Response:
+        """Send documents to an endpoint of the flow, and answer with what `content` makes of the reply."""
+        request_id: str = self._request.state.request_id
+
+        def encode() -> bytes:
+            return wire.build_request(endpoint, documents(), parameters=parameters, request_id=request_id)
+
+        large = len(await self._request.body()) > LARGE
+        data = await asyncio.to_thread(encode) if large else encode()
+        reply = await self._handle(data, request_id)
+
+        def decode() -> bytes:
+            return replies.dump({**content(wire.read_reply(reply.data)), "took_ms": self.took_ms()})
+
+        body = await asyncio.to_thread(decode) if len(reply.data) > LARGE else decode()
+        return Response(body, media_type="application/json")
+
+    def took_ms(self) -> float:
+        """Milliseconds since the request came in."""
+        return round(1000 * (time.perf_counter() - self.started), 3)
+
+    async def _handle(self, data: bytes, request_id: str) -> Reply:
+        """Route the request, and stop when the caller hangs up."""
+        work = asyncio.ensure_future(
+            self._gateway.router.handle(data, deadline=self._deadline, metadata=(("x-request-id", request_id),))
+        )
+        gone = asyncio.ensure_future(_disconnected(self._request))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Cancelled("the caller hung up")
+            return work.result()
+        finally:
+            work.cancel()
+            gone.cancel()
+
+
+async def _call(request: Request) -> FlowCall:  # FastAPI runs what is not async in a thread
+    return FlowCall(request)
+
+
+Call = Annotated[FlowCall, Depends(_call)]
+
+
+def _deadline(request: Request) -> float | None:
+    header = request.headers.get("x-request-timeout-ms")
+    if header is None:
+        return None
+    try:
+        milliseconds = float(header)
+    except ValueError:
+        milliseconds = math.nan
+    if not 0 < milliseconds < math.inf:
+        raise InvalidInput(f"the header X-Request-Timeout-Ms must be a positive number, got {header!r}")
+    return time.monotonic() + milliseconds / 1000
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
