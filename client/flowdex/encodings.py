@@ -230,6 +230,11 @@ class Encodings(Sequence[Encoding]):
     def __init__(self, items: Sequence[Encoding]) -> None:
         self._items = list(items)
 
+    @classmethod
+    def from_vectors(cls, vectors: npt.NDArray[Any]) -> Encodings:
+        """The same for rows of an array, shape (n, dim)."""
+        return cls([Encoding(row) for row in vectors])
+
     def __len__(self) -> int:
         return len(self._items)
 
