@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import httpx
-from qdrant_client import AsyncQdrantClient
+from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -38,6 +38,7 @@ from flowdex.errors import (
     TooLarge,
     Unavailable,
 )
+from flowdex_executors.indexer.columns import point_structs
 from flowdex_executors.indexer.edge import AsyncEdgeClient
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, MemoryLocation
 
@@ -71,6 +72,22 @@ _CUT_OFF = ("Stream removed", "RST_STREAM", "Socket closed", "GOAWAY")
 _NOT_TRUSTED = ("CERTIFICATE_VERIFY_FAILED", "certificate verify failed")
 
 
+class _ServerClient(AsyncQdrantClient):
+    """The client, taking points as the indexer makes them, too."""
+
+    async def batch_update_points(self, collection_name: str, update_operations: Any, *args: Any, **kwargs: Any) -> Any:
+        """See `AsyncQdrantClient`."""
+        operations = await asyncio.to_thread(lambda: [_with_point_structs(each) for each in update_operations])
+        return await super().batch_update_points(collection_name, operations, *args, **kwargs)
+
+
+def _with_point_structs(operation: Any) -> Any:
+    if not isinstance(operation, models.UpsertOperation) or not isinstance(operation.upsert, models.PointsList):
+        return operation
+    points = models.PointsList.model_construct(points=point_structs(operation.upsert.points))
+    return models.UpsertOperation.model_construct(upsert=points)
+
+
 def connect(settings: IndexerSettings) -> VectorClient:
     """Open a client. A server is not contacted yet; an embedded index is locked and its engine started.
 
@@ -96,7 +113,7 @@ def connect(settings: IndexerSettings) -> VectorClient:
     trust = _trusted(settings) if location.tls else None
     rest: dict[str, Any] = {} if trust is None else {"verify": trust[0]}
     grpc_options: dict[str, Any] = dict(_GRPC_OPTIONS) if trust is None else {**_GRPC_OPTIONS, **trust[1]}
-    return AsyncQdrantClient(
+    return _ServerClient(
         host=location.host,
         port=6333 if location.grpc else location.port,
         grpc_port=location.port if location.grpc else 6334,

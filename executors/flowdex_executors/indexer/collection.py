@@ -19,6 +19,7 @@ from qdrant_client import models
 
 from flowdex.errors import ConfigurationError, Conflict, InvalidInput
 from flowdex_executors.indexer.backend import Backend, VectorClient
+from flowdex_executors.indexer.columns import Point
 from flowdex_executors.indexer.fingerprints import CollectionFingerprint
 from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
 from flowdex_executors.indexer.settings import IndexerSettings, ServerLocation
@@ -219,7 +220,7 @@ class Collection:
     async def replace(
         self,
         document_ids: list[str],
-        make_points: Callable[[int], list[models.PointStruct]],
+        make_points: Callable[[int], list[Point]],
         *,
         generation: int | None = None,
     ) -> int:
@@ -247,9 +248,7 @@ class Collection:
             await self._update(operations)
         return generation
 
-    async def adopt(
-        self, versions: Mapping[str, int], make_points: Callable[[list[str]], list[models.PointStruct]]
-    ) -> list[str]:
+    async def adopt(self, versions: Mapping[str, int], make_points: Callable[[list[str]], list[Point]]) -> list[str]:
         """Store documents under the generations that they have elsewhere, but for those that are here as new.
 
         Args:

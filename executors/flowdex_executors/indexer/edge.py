@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from qdrant_client import models
@@ -23,7 +23,7 @@ from qdrant_client.conversions.common_types import QueryResponse  # models.Query
 
 from flowdex.errors import Conflict
 from flowdex_executors.indexer.aliases import AliasFile, Operation
-from flowdex_executors.indexer.columns import PointColumns
+from flowdex_executors.indexer.columns import Point, as_columns
 from flowdex_executors.indexer.frames import Array
 from flowdex_executors.indexer.layout import Manifest, new_data_name
 from flowdex_executors.indexer.packing import Packer
@@ -31,6 +31,8 @@ from flowdex_executors.indexer.payload import DOCUMENT_ID
 from flowdex_executors.indexer.shards import Shards, shard_of
 
 __all__ = ["AsyncEdgeClient"]
+
+AnyPoint: TypeAlias = Point | models.PointStruct
 
 
 @dataclass(slots=True)
@@ -193,7 +195,7 @@ class AsyncEdgeClient:
     async def batch_update_points(
         self,
         collection_name: str,
-        update_operations: Sequence[PointColumns | models.UpsertOperation | models.DeleteOperation],
+        update_operations: Sequence[models.UpsertOperation | models.DeleteOperation],
         wait: bool = True,
     ) -> None:
         """Carry out the operations in order: for each document all of them or, even when a process is killed, none."""
@@ -280,7 +282,7 @@ class AsyncEdgeClient:
 
 
 def _routed(
-    operations: Sequence[PointColumns | models.UpsertOperation | models.DeleteOperation], shards: int
+    operations: Sequence[models.UpsertOperation | models.DeleteOperation], shards: int
 ) -> dict[int, tuple[list[dict[str, Any]], list[Array]]]:
     """The operations of each shard that has any, and their arrays."""
     parts: dict[int, tuple[list[dict[str, Any]], list[Array]]] = defaultdict(lambda: ([], []))
@@ -289,24 +291,20 @@ def _routed(
             for number, body in _deletions(operation.delete, shards):
                 parts[number][0].append(body)
             continue
-        columns = operation
-        if isinstance(columns, models.UpsertOperation):
-            assert isinstance(columns.upsert, models.PointsList)
-            columns = PointColumns.from_points(columns.upsert.points)
-        for number, rows in _rows(columns, shards):
+        assert isinstance(operation.upsert, models.PointsList)
+        for number, points in _by_shard(operation.upsert.points, shards):
             bodies, arrays = parts[number]
-            bodies.append(_upsert(columns.select(rows) if rows is not None else columns, arrays))
+            bodies.append(_upsert(points, arrays))
     return dict(parts)
 
 
-def _rows(columns: PointColumns, shards: int) -> list[tuple[int, list[int] | None]]:
-    """The rows of each shard; None for all."""
+def _by_shard(points: Sequence[AnyPoint], shards: int) -> Iterable[tuple[int, Sequence[AnyPoint]]]:
     if shards == 1:
-        return [(0, None)]
-    rows: dict[int, list[int]] = defaultdict(list)
-    for row, (point_id, payload) in enumerate(zip(columns.ids, columns.payloads, strict=True)):
-        rows[shard_of(payload.get(DOCUMENT_ID, point_id), shards)].append(row)
-    return list(rows.items())
+        return [(0, points)]
+    parts: dict[int, list[AnyPoint]] = defaultdict(list)
+    for point in points:
+        parts[shard_of((point.payload or {}).get(DOCUMENT_ID, str(point.id)), shards)].append(point)
+    return parts.items()
 
 
 def _deletions(selector: models.PointsSelector, shards: int) -> list[tuple[int, dict[str, Any]]]:
@@ -331,7 +329,8 @@ def _deletions(selector: models.PointsSelector, shards: int) -> list[tuple[int, 
     ]
 
 
-def _upsert(columns: PointColumns, arrays: list[Array]) -> dict[str, Any]:
+def _upsert(points: Sequence[AnyPoint], arrays: list[Array]) -> dict[str, Any]:
+    columns = as_columns(points)
     return {
         "ids": columns.ids,
         "payloads": columns.payloads,

@@ -33,6 +33,7 @@ from qdrant_client import models
 from flowdex.errors import Conflict, NotFound
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
+from flowdex_executors.indexer.columns import Point
 from flowdex_executors.indexer.payload import DENSE
 from flowdex_executors.indexer.settings import IndexerSettings, ServerLocation
 
@@ -42,8 +43,8 @@ _KNOWN_FOR = 1.0
 """Seconds for which an indexer goes by the aliases as it last read them from a server."""
 _SETTLED_AFTER = 2.5 * _KNOWN_FOR
 
-MakePoints = Callable[[int], list[models.PointStruct]]
-MakePointsOf = Callable[[list[str]], list[models.PointStruct]]
+MakePoints = Callable[[int], list[Point]]
+MakePointsOf = Callable[[list[str]], list[Point]]
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Generations:
         generation = await target.replace(document_ids, make_points)
         if target is self.coming:
 
-            def words(_: int) -> list[models.PointStruct]:
+            def words(_: int) -> list[Point]:
                 points = make_points(generation)
                 for point in points:
                     assert isinstance(point.vector, dict)

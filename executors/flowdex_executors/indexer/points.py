@@ -2,7 +2,7 @@
 
     document {id, text, fields, tags, chunks: [{text, embedding, location, context, weights}]}
         --read_documents--> Passages (columns, validated), and the documents that cannot be indexed, each with its error
-        --make_points--> one PointStruct a passage: vectors "dense" and "bm25", and a payload (see payload.py)
+        --make_points--> one Point a passage: vectors "dense" and "bm25", and a payload (see payload.py)
 
 Every write of a document is a generation of its own, newer ones have greater numbers, and a point's id is made of
 document id, generation and ordinal. So a document is replaced by writing the new generation and then removing all
@@ -26,6 +26,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import FlowdexError, InvalidInput, TooLarge
 from flowdex.fields import joined, read_fields
 from flowdex_executors.failures import unmarked
+from flowdex_executors.indexer.columns import Point, SparseRow
 from flowdex_executors.indexer.originals import gaps_between, original_of
 from flowdex_executors.indexer.payload import (
     BEFORE,
@@ -331,9 +332,7 @@ def _json(value: Any, place: str, depth: int) -> Any:
 # ---- passages to points ----
 
 
-def make_points(
-    passages: Passages, documents: slice, sparse: Sequence[models.SparseVector], generation: int
-) -> list[models.PointStruct]:
+def make_points(passages: Passages, documents: slice, sparse: Sequence[SparseRow], generation: int) -> list[Point]:
     """Make the points of some of the documents.
 
     Args:
@@ -342,9 +341,8 @@ def make_points(
         sparse: The BM25 vector of each passage of these documents.
         generation: Number of this write.
     """
-    points: list[models.PointStruct] = []
+    points: list[Point] = []
     first = int(passages.offsets[documents.start])
-    dense = passages.vectors[first : int(passages.offsets[documents.stop])].tolist()
     for index in range(documents.start, documents.stop):
         document_id, tags = passages.document_ids[index], passages.tags[index]
         shared: dict[str, Any] = {DOCUMENT_ID: document_id, GENERATION: generation, TAGS: tags}
@@ -361,14 +359,8 @@ def make_points(
                 payload[BEFORE] = before
             if row == begin and (original := passages.originals[index]):
                 payload[ORIGINAL] = original
-            points.append(
-                # Validated above; pydantic would look at each number of each vector again.
-                models.PointStruct.model_construct(
-                    id=_point_id(document_id, generation, row - begin),
-                    vector={DENSE: dense[row - first], BM25: sparse[row - first]},
-                    payload=payload,
-                )
-            )
+            vector = {DENSE: passages.vectors[row], BM25: sparse[row - first]}
+            points.append(Point(_point_id(document_id, generation, row - begin), vector, payload))
     return points
 
 

@@ -1,6 +1,6 @@
 """BM25 as sparse vectors: a weight for each term, to be multiplied with the terms' rarity by the index.
 
-    text --tokenise (Unicode, Chinese segmented), drop English stop words, stem--> {hash of the term: count}
+    text --terms.py--> {hash of the term: count}
     counts of a text's weighted spans and of its context --weighted sum--> counts --saturate--> {hash: weight}
 
 A passage's weight is BM25's term-frequency part, `f (k + 1) / (f + k (1 - b + b n / average))` with f the term's count
@@ -21,14 +21,15 @@ from typing import TypeAlias
 import numpy as np
 from qdrant_client import models
 
+from flowdex_executors.indexer.columns import SparseRow
+from flowdex_executors.indexer.terms import TermCounter
+
 __all__ = ["SparseEncoder", "WeightedSpans"]
 
 WeightedSpans: TypeAlias = Sequence[Sequence[float]]
 """[start, end, weight] of spans of a text, in characters."""
 
 K, B = 1.2, 0.75
-# With so large a k, f (k + 1) / (f + k) is f to the last bit; with b = 0, whatever the length: the engine counts.
-_NO_SATURATION = 1e15
 
 
 class SparseEncoder:
@@ -39,19 +40,8 @@ class SparseEncoder:
     """
 
     def __init__(self, average_length: float) -> None:
-        import qdrant_edge as edge
-
         self._average_length = average_length
-        self._counter = edge.Bm25(
-            edge.Bm25Config(
-                k=_NO_SATURATION,
-                b=0.0,
-                avg_len=1.0,
-                tokenizer=edge.TokenizerType.Multilingual,
-                language="english",
-                lowercase=True,
-            )
-        )
+        self._terms = TermCounter()
 
     def passages(
         self,
@@ -59,7 +49,7 @@ class SparseEncoder:
         *,
         contexts: Sequence[str | None] | None = None,
         weights: Sequence[WeightedSpans | None] | None = None,
-    ) -> list[models.SparseVector]:
+    ) -> list[SparseRow]:
         """Encode passages; a text without terms gives an empty vector.
 
         Args:
@@ -74,38 +64,31 @@ class SparseEncoder:
             if context or spans:
                 columns.append(self._mixed(text, context, spans or ()))
             else:
-                vector = self._counter.embed_document(text)
-                columns.append((vector.indices, vector.values))
-        saturated = self._saturate([values for _, values in columns])
-        return [
-            models.SparseVector.model_construct(indices=indices, values=values)
-            for (indices, _), values in zip(columns, saturated, strict=True)
-        ]
+                columns.append(self._terms.count(text))
+        return self._saturate(columns)
 
     def query(self, text: str) -> models.SparseVector | None:
         """Encode a query; None where it has no terms (stop words only)."""
-        vector = self._counter.embed_query(text)
-        if not vector.indices:
-            return None
-        return models.SparseVector(indices=vector.indices, values=vector.values)
+        indices, values = self._terms.query(text)
+        return models.SparseVector(indices=indices, values=values) if indices else None
 
     def _mixed(self, text: str, context: str | None, spans: WeightedSpans) -> tuple[list[int], list[float]]:
         """The counts of a text's pieces and of its context, each as often as it weighs."""
         total: dict[int, float] = defaultdict(float)
         for piece, weight in [*_pieces(text, spans), (context or "", 1.0)]:
-            vector = self._counter.embed_document(piece)
-            for index, count in zip(vector.indices, vector.values, strict=True):
+            for index, count in zip(*self._terms.count(piece), strict=True):
                 total[index] += weight * count
         return list(total), list(total.values())
 
-    def _saturate(self, counts: Sequence[Sequence[float]]) -> Iterator[list[float]]:
-        sizes = np.fromiter(map(len, counts), np.int64, len(counts))
-        ends = np.cumsum(sizes)
-        flat = np.fromiter(chain.from_iterable(counts), np.float64, int(sizes.sum()))
-        row_of = np.repeat(np.arange(len(counts)), sizes)
-        norms = K * (1 - B + B * np.bincount(row_of, flat, len(counts)) / self._average_length)
-        values: list[float] = (flat * (K + 1) / (flat + norms[row_of])).astype(np.float32).tolist()
-        return (values[end - size : end] for size, end in zip(sizes.tolist(), ends.tolist(), strict=True))
+    def _saturate(self, columns: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[SparseRow]:
+        sizes = np.fromiter((len(counts) for _, counts in columns), np.int64, len(columns))
+        bounds = np.cumsum(sizes)[:-1]
+        indices = np.fromiter(chain.from_iterable(each for each, _ in columns), np.uint32, int(sizes.sum()))
+        counts = np.fromiter(chain.from_iterable(each for _, each in columns), np.float64, int(sizes.sum()))
+        row_of = np.repeat(np.arange(len(columns)), sizes)
+        norms = K * (1 - B + B * np.bincount(row_of, counts, len(columns)) / self._average_length)
+        values = (counts * (K + 1) / (counts + norms[row_of])).astype(np.float32)
+        return list(map(SparseRow, np.split(indices, bounds), np.split(values, bounds)))
 
 
 def _pieces(text: str, spans: WeightedSpans) -> Iterator[tuple[str, float]]:

@@ -31,6 +31,7 @@ from flowdex_executors import QdrantIndexer
 from flowdex_executors.indexer.backend import translate
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.frames import decode, encode, read_frame
+from flowdex_executors.indexer.layout import Manifest
 from flowdex_executors.indexer.points import make_points, read_documents
 from flowdex_executors.indexer.search import Query, requests_for
 from flowdex_executors.indexer.search_parameters import SearchParameters
@@ -126,9 +127,9 @@ def test_facts_for_check(tmp_path: Path) -> None:
     assert QdrantIndexer.describe(uses_with)["dimensions"] is None
     assert QdrantIndexer.describe({"uri": "http://q", "dimensions": 3})["dimensions"] == 3
     assert QdrantIndexer.describe({"uri": "http://q"})["embedded"] is False
-    shard = tmp_path / "flowdex" / "shard"
-    shard.mkdir(parents=True)
-    (shard / "edge_config.json").write_text(json.dumps({"vectors": {"dense": {"size": 384}}}))
+    manifest = Manifest(1, "data-1", {"dense": {"size": 384, "distance": "Cosine"}}, {})
+    (tmp_path / "flowdex").mkdir()
+    (tmp_path / "flowdex" / "collection.json").write_text(json.dumps(manifest.to_json()))
     assert QdrantIndexer.describe(uses_with)["dimensions"] == 384
     assert QdrantIndexer.check(uses_with, None) == []
     (problem,) = QdrantIndexer.check({**uses_with, "dimensions": 300}, None)
