@@ -1,6 +1,6 @@
 """The environment variables of the flow's processes.
 
-    flowdex's defaults, threads of the replica  <-  this process's variables  <-  FLOWDEX_URL  <-  `env:` of the executor
+    flowdex's defaults, threads of the replica  <-  this process's variables  <-  FLOWDEX_URL  <-  the executor's `env:`
 
 Numeric libraries start as many threads as there are cores, in every process. Several replicas would then fight for the
 cores, so each gets its share; who sets a variable, in the shell or in `env:`, is right. GPUs are dealt to the replicas
