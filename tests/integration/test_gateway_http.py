@@ -102,6 +102,32 @@ async def test_large_requests_and_replies() -> None:
         assert reply["embeddings"][4999][0] == 1000
 
 
+async def test_every_choice_of_a_search_travels_as_a_parameter() -> None:
+    executor = everything()
+    choices = {
+        "limit": 2.0,
+        "passages": 1.0,
+        "threshold": 0.25,
+        "candidates": 20.0,
+        "explain": True,
+        "group": "passage",
+        "highlight": False,
+        "fusion": {"method": "dbsf", "weights": {"sparse": 0.5}},
+        "diversity": {"weight": 0.3},
+        "aggregate": {"method": "sum", "top": 3.0},
+        "rerank": {"method": "late_interaction", "top": 20.0},
+    }
+    body = choices | {"diversity": 0.3, "limit": 2, "passages": 1, "candidates": 20}
+    body |= {"aggregate": {"method": "sum", "top": 3}, "rerank": {"method": "late_interaction", "top": 20}}
+    async with serving(executor) as flow:
+        assert (await flow.http.post("/search", json={"query": "a", **body})).status_code == 200
+        assert wire.dict_from_struct(executor.seen[-1].parameters) == choices
+        for short in ({"fusion": "rrf"}, {"aggregate": "mean"}, {"rerank": "cross_encoder"}):
+            assert (await flow.http.post("/search", json={"query": "a", **short})).status_code == 200
+            ((name, method),) = short.items()
+            assert wire.dict_from_struct(executor.seen[-1].parameters) == {name: {"method": method}}
+
+
 async def test_index_search_delete() -> None:
     executor = everything()
     async with serving(executor) as flow:
@@ -124,11 +150,18 @@ async def test_index_search_delete() -> None:
             "location": [10, 19],
             "highlights": [[2, 9]],
             "scores": {"score": 0.9},
-            "passages": [{"id": "d#0", "text": "a Passage", "location": [10, 19], "score": 0.9}],
+            "passages": [
+                {"id": "d#0", "text": "a Passage", "location": [10, 19], "score": 0.9, "scores": {"score": 0.9}}
+            ],
         }
-        assert reply == {"results": [{"query": "the Moon", "hits": [hit]}, {"query": "nothing", "hits": []}]}
+        assert reply == {
+            "results": [
+                {"query": "the Moon", "hits": [hit], "notes": []},
+                {"query": "nothing", "hits": [], "notes": []},
+            ]
+        }
         parameters = wire.dict_from_struct(executor.seen[-1].parameters)
-        assert parameters == {"limit": 3.0, "offset": 0.0, "filter": {"year": 1969.0}, "all": {"k": 1.0}, "k": 1.0}
+        assert parameters == {"limit": 3.0, "filter": {"year": 1969.0}, "all": {"k": 1.0}, "k": 1.0}
 
         for options in ({"json": {"ids": ["a", "b"]}}, {"params": {"id": ["a", "b"]}}):
             reply = (await flow.http.request("DELETE", "/documents", **options)).json()
@@ -154,7 +187,11 @@ async def test_index_search_delete() -> None:
         ("/index", {"documents": ["a"]}, "#/documents/0", "must be a JSON object, not a string"),
         ("/index", {"documents": [{"id": 1, "text": "a"}]}, "#/documents/0/id", "string"),
         ("/index", {"documents": [{"id": "", "text": "a"}]}, "#/documents/0/id", "at least 1 character"),
-        ("/index", {"documents": [{"id": "a"}]}, "#/documents/0/text", "is required"),
+        ("/index", {"documents": [{"id": "a"}]}, "#/documents/0", "has no text (nor fields, nor an embedding)"),
+        ("/index", {"documents": [{"text": "a", "fields": {"t": "b"}}]}, "#/documents/0", "has a text and fields"),
+        ("/index", {"documents": [{"fields": {"t": " "}}]}, "#/documents/0", "has blank fields only"),
+        ("/get", {}, "#/ids", "is required"),
+        ("/scroll", {"limit": 0}, "#/limit", "greater than or equal to 1"),
         ("/index", {"documents": [{"text": "a"}, {"text": ""}]}, "#/documents/1/text", "must not be blank"),
         ("/index", {"documents": [{"text": "a", "tag": {}}]}, "#/documents/0", "did you mean 'tags'?"),
         ("/search", {"query": "a", "limit": 0}, "#/limit", "greater than or equal to 1"),
@@ -162,6 +199,17 @@ async def test_index_search_delete() -> None:
         ("/search", {"query": "a", "offset": -1}, "#/offset", "greater than or equal to 0"),
         ("/search", {"query": "a", "mode": "fuzzy"}, "#/mode", "'hybrid', 'dense' or 'sparse'"),
         ("/search", {"query": "a", "filter": []}, "#/filter", "dictionary"),
+        ("/search", {"query": "a", "reranker": "x"}, "#", "unknown key 'reranker'; did you mean 'rerank'?"),
+        ("/search", {"query": "a", "rerank": "x"}, "#/rerank/method", "'late_interaction', 'cross_encoder' or 'none'"),
+        ("/search", {"query": "a", "rerank": {"top": 0}}, "#/rerank/top", "greater than or equal to 1"),
+        ("/search", {"query": "a", "fusion": "max"}, "#/fusion/method", "'rrf' or 'dbsf'"),
+        ("/search", {"query": "a", "fusion": ["rrf"]}, "#/fusion", "not a list"),
+        ("/search", {"query": "a", "fusion": {"weight": 1}}, "#/fusion", "did you mean 'weights'?"),
+        ("/search", {"query": "a", "fusion": {"weights": {"dense": -1}}}, "#/fusion/weights/dense", "greater than"),
+        ("/search", {"query": "a", "diversity": 1.5}, "#/diversity/weight", "less than or equal to 1"),
+        ("/search", {"query": "a", "aggregate": {"tops": 3}}, "#/aggregate", "did you mean 'top'?"),
+        ("/search", {"query": "a", "explain": "yes"}, "#/explain", "boolean"),
+        ("/search", {"query": "a", "group": "page"}, "#/group", "'document' or 'passage'"),
     ],
 )
 async def test_bad_bodies_are_told_where_and_what(path: str, body: object, pointer: str, words: str) -> None:
@@ -337,7 +385,8 @@ async def test_the_documents_of_the_api() -> None:
         document = (await flow.http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
-        "/encode", "/index", "/search", "/documents", "/status", "/health/live", "/health/ready"
+        "/encode", "/index", "/search", "/get", "/scroll", "/count", "/documents", "/documents/{id}",
+        "/status", "/health/live", "/health/ready",
     }  # fmt: skip
     for operations in document["paths"].values():
         for operation in operations.values():

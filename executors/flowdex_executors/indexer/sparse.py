@@ -81,6 +81,8 @@ class SparseEncoder:
         return list(total), list(total.values())
 
     def _saturate(self, columns: Sequence[tuple[Sequence[int], Sequence[float]]]) -> list[SparseRow]:
+        if not columns:
+            return []
         sizes = np.fromiter((len(counts) for _, counts in columns), np.int64, len(columns))
         bounds = np.cumsum(sizes)[:-1]
         indices = np.fromiter(chain.from_iterable(each for each, _ in columns), np.uint32, int(sizes.sum()))

@@ -9,7 +9,7 @@ import pytest
 from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import InvalidInput, TooLarge
+from flowdex.errors import FlowdexError, InvalidInput, TooLarge
 from flowdex_executors.indexer.points import make_points, read_documents, tag_fields
 
 
@@ -31,8 +31,20 @@ def documents(*chunked: tuple[str, int], dimensions: int = 4, **columns: Any) ->
     return batch
 
 
-def read(batch: DocumentBatch, max_passages: int = 100) -> Any:
-    return read_documents(batch, max_passages=max_passages)
+def read(batch: DocumentBatch, max_passages: int = 100, dimensions: int | None = None) -> Any:
+    """The passages of documents of which none fails."""
+    passages, failures = read_documents(batch, max_passages=max_passages, dimensions=dimensions)
+    assert failures == {}
+    return passages
+
+
+def refusal(batch: DocumentBatch, row: int, max_passages: int = 100, dimensions: int | None = None) -> FlowdexError:
+    """Why the one document that fails does; the others are read."""
+    passages, failures = read_documents(batch, max_passages=max_passages, dimensions=dimensions)
+    assert list(failures) == [row]
+    assert passages.document_ids == [name for index, name in enumerate(batch.ids) if index != row]
+    assert len(passages) == len(passages.vectors) == len(passages.spans) == passages.offsets[-1]
+    return failures[row]
 
 
 def test_columns() -> None:
@@ -76,8 +88,9 @@ def test_points() -> None:
         "end": 5,
         "tags": {"draft": True, "deep": {"ok": False}, "n": [1, True]},
         "flags": ["deep.ok=false", "draft=true", "n=true"],
+        "original": {"passages": 2, "length": 0, "text": None},
     }
-    assert second.vector["dense"] == [5.0, 6.0, 7.0, 8.0]  # type: ignore[index, call-overload]
+    assert list(second.vector["dense"]) == [5.0, 6.0, 7.0, 8.0]  # type: ignore[index, call-overload, arg-type]
     assert second.vector["bm25"].indices == [1]  # type: ignore[index, call-overload]
     assert first.id != second.id
     again, _ = make_points(passages, slice(1, 2), sparse, 8)
@@ -112,6 +125,9 @@ def broken(field: str, value: Any) -> DocumentBatch:
         (documents(("a", 0)), "'a' has neither passages nor a vector"),
         (DocumentBatch.from_columns(ids=["a"], texts=["no vector"]), "'a' has neither passages nor a vector"),
         (broken("location", [1]), "location must be"),
+        (broken("context", 1), "context must be a string"),
+        (broken("weights", [[1, 2]]), "weights must be"),
+        (broken("weights", [[0, 1, -1.0]]), "weights must be"),
         (broken("location", "here"), "location must be"),
         (documents(("a", 1), tags=[{"x": {"y": [float("inf")]}}]), r"'a': tags\.x\.y\[0\]: .*float inf"),
         (documents(("a", 1), tags=[{"x": np.zeros(2)}]), r"tags\.x: .*ndarray"),
@@ -119,8 +135,9 @@ def broken(field: str, value: Any) -> DocumentBatch:
     ],
 )
 def test_refuses(batch: DocumentBatch, message: str) -> None:
+    bad = batch.ids.index("b") if "b" in batch.ids else 0
     with pytest.raises(InvalidInput, match=message):
-        read(batch)
+        raise refusal(batch, bad)
 
 
 @pytest.mark.parametrize(
@@ -137,23 +154,25 @@ def test_refuses_vectors_that_would_never_be_found(value: float, message: str) -
     vectors[1, 2] = value
     batch.nested("chunks")[1].embeddings = vectors
     with pytest.raises(InvalidInput, match=message):
-        read(batch)
+        raise refusal(batch, 1)
 
 
 def test_refuses_a_passage_without_vector_and_vectors_of_two_sizes() -> None:
     batch = documents(("a", 2), ("b", 2))
     next(iter(batch.nested("chunks")[1])).data.pop("embedding")
     with pytest.raises(InvalidInput, match="passage 0 of document 'b' has no embedding; put an encoder"):
-        read(batch)
+        raise refusal(batch, 1)
     batch = documents(("a", 2), ("b", 2))
     batch.nested("chunks")[1].embeddings = np.ones((2, 5), np.float32)
-    with pytest.raises(InvalidInput, match="has 5 values, the first has 4"):
-        read(batch)
+    with pytest.raises(InvalidInput, match="document 'b': its vectors have 5 dimensions, not 4"):
+        raise refusal(batch, 1)
+    with pytest.raises(InvalidInput, match="document 'a': its vectors have 4 dimensions, not 5"):
+        raise refusal(batch, 0, dimensions=5)
 
 
 def test_refuses_too_many_passages() -> None:
-    with pytest.raises(TooLarge, match="'a' has 11 passages, at most 10"):
-        read(documents(("a", 11)), max_passages=10)
+    with pytest.raises(TooLarge, match="'b' has 11 passages, at most 10"):
+        raise refusal(documents(("a", 1), ("b", 11), ("c", 1)), 1, max_passages=10)
 
 
 def test_tags_nested_too_deeply() -> None:
@@ -161,4 +180,44 @@ def test_tags_nested_too_deeply() -> None:
     for _ in range(18):
         tags = {"x": tags}
     with pytest.raises(InvalidInput, match="nested deeper"):
-        read(documents(("a", 1), tags=[tags]))
+        raise refusal(documents(("a", 1), tags=[tags]), 0)
+
+
+def test_what_failed_before_is_left_out_and_not_reported_again() -> None:
+    batch = documents(("a", 1), ("b", 0), ("c", 1), error=[None, {"name": "TooLarge", "message": "x"}, None])
+    assert read(batch).document_ids == ["a", "c"]
+
+
+def test_where_the_last_of_equal_ids_fails_none_is_stored() -> None:
+    batch = documents(("a", 1), ("b", 1), ("a", 0))
+    passages, failures = read_documents(batch, max_passages=100)
+    assert (passages.document_ids, list(failures)) == (["b"], [2])
+
+
+def test_a_document_that_is_no_document_fails_alone() -> None:
+    batch = documents(("a", 1), ("b", 1), ("c", 1))
+    batch.select([1]).set_column("chunks", ["not documents"])
+    with pytest.raises(InvalidInput, match="must hold documents"):
+        raise refusal(batch, 1)
+    batch = documents(("a", 1), ("b", 1))
+    batch.select([0]).set_column("tags", [["not", "a", "dictionary"]])
+    with pytest.raises(InvalidInput, match="must be a dictionary"):
+        raise refusal(batch, 0)
+
+
+def test_context_weights_and_what_gives_the_text_back() -> None:
+    batch = documents(("a", 2), texts=["a 0 -- a 1."], digest=["abc"])
+    chunks = batch.nested("chunks")[0]
+    chunks.set_column("location", [[0, 3], [7, 10]])
+    chunks.set_column("context", ["Title", None])
+    chunks.set_column("weights", [None, [[0, 1, 2.0]]])
+    passages = read(batch)
+    assert passages.contexts == ["Title", None]
+    assert passages.weights == [None, [(0, 1, 2.0)]]
+    sparse = [models.SparseVector(indices=[], values=[])] * 2
+    first, second = (point.payload for point in make_points(passages, slice(0, 1), sparse, 1))
+    assert first is not None and second is not None
+    assert (first["context"], "context" in second) == ("Title", False)
+    assert ("before" in first, second["before"]) == (False, " -- ")
+    assert first["original"] == {"passages": 2, "length": 11, "end": ".", "digest": "abc"}
+    assert "original" not in second
