@@ -76,7 +76,11 @@ def _experiment_options(command: F) -> F:
         click.option("--split", help="Which judgements: qrels/SPLIT.tsv  [test, or the only ones]."),
         click.option("--queries", type=click.IntRange(1), help="Only the first N judged queries."),
         click.option("--limit", type=click.IntRange(1), help="Hits of a query  [as many as the metrics look at]."),
-        click.option("--segment", metavar="HOW", help="How documents are cut: document, passage, ...  [the flow's]."),
+        click.option(
+            "--segment",
+            metavar="HOW",
+            help="How documents are cut: document, passage, sentence or markdown  [as the flow says].",
+        ),
         click.option("--parameters", metavar="JSON", callback=_json_object, help="Further parameters of the searches."),
         click.option(
             "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request."

@@ -46,8 +46,10 @@ class CorpusDocument(NamedTuple):
         return not self.title and not self.text
 
     def to_index(self) -> dict[str, Any]:
-        """As `Client.index` takes it."""
-        return {"id": self.id, "text": "\n\n".join(part for part in (self.title, self.text) if part)}
+        """As `Client.index` takes it: with a title, in fields."""
+        if self.title and self.text:
+            return {"id": self.id, "fields": {"title": self.title, "text": self.text}}
+        return {"id": self.id, "text": self.title or self.text}
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,7 @@ def _run(client: Client, dataset: Dataset, setting: Setting, options: Options) -
         dataset.qrels,
         options.metrics,
     )
-    notes = Counter(note for answer in answers for note in getattr(answer, "notes", ()))
+    notes = Counter(note for answer in answers for note in answer.notes)
     return Run(setting, rankings, values, [answer.took_ms for answer in answers], seconds, notes)
 
 
