@@ -59,6 +59,7 @@ class Document:
             the encoder's.
         fields: Its text in parts, in order, such as {"title": ..., "body": ...}; `text` is then all of them, with a
             blank line between.
+        segment: How to cut it, where the flow's own way is not right: "passage", "sentence", "markdown" or "document".
     """
 
     text: str = ""
@@ -66,6 +67,7 @@ class Document:
     tags: dict[str, Any] = field(default_factory=dict)
     embedding: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
     fields: Mapping[str, str] | None = None
+    segment: str | None = None
 
     def __post_init__(self) -> None:
         if self.fields and not self.text and isinstance(self.fields, Mapping):
@@ -138,8 +140,8 @@ def to_message(item: Any, position: int, *, as_text: bool = False) -> tuple[pb.D
     """Check one document of any accepted kind and turn it into a protocol message.
 
     Args:
-        item: A string, a mapping with `text` or `fields` (and `id`, `tags`, `embedding`), a `Document`, or a docarray
-            document.
+        item: A string, a mapping with `text` or `fields` (and `id`, `tags`, `embedding`, `segment`), a `Document`, or a
+            docarray document.
         position: Its position in the caller's input, for messages.
         as_text: Whether to send the text that its fields make, and not them: encoders take texts.
 
@@ -186,16 +188,18 @@ def _message(item: Document, *, as_text: bool) -> pb.DocProto:
         batch.tags = [item.tags]
     if item.embedding is not None:
         batch.embeddings = _vector(item.embedding)[np.newaxis]
+    if item.segment is not None and not as_text:
+        batch.set_column("segment", [item.segment])
     return next(iter(batch))
 
 
 def _from_mapping(item: Mapping[str, Any], position: int) -> Document:
-    unknown = set(item) - {"id", "text", "fields", "tags", "embedding"}
+    unknown = set(item) - {"id", "text", "fields", "tags", "embedding", "segment"}
     if unknown or not {"text", "fields", "embedding"} & set(item):
         problem = f"has the keys {sorted(unknown)}" if unknown else f"has no 'text' (only {sorted(item)})"
         raise InvalidInput(
-            f"document {position} {problem}: a mapping has id, text or fields, tags and embedding; other values belong "
-            "in tags"
+            f"document {position} {problem}: a mapping has id, text or fields, tags, embedding and segment; other "
+            "values belong in tags"
         )
     return Document(
         text=item.get("text", ""),
@@ -203,6 +207,7 @@ def _from_mapping(item: Mapping[str, Any], position: int) -> Document:
         tags=item.get("tags") or {},
         embedding=item.get("embedding"),
         fields=item.get("fields"),
+        segment=item.get("segment"),
     )
 
 

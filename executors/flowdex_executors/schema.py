@@ -81,6 +81,8 @@ class Document(Passage):
     matches: DocList[Match] = Field(default_factory=DocList[Match])
     fields: Optional[Dict[str, str]] = None
     """Its text in parts, in place of `text`: title, body, ..."""
+    segment: Optional[str] = None
+    """How to cut it: passage, sentence, markdown or document. See docs/segmenter.md."""
     field_order: Optional[List[str]] = None
     """The names of the fields in their order, which a dictionary on the wire does not keep; see flowdex.fields."""
     digest: Optional[str] = None

@@ -37,6 +37,11 @@ __all__ = ["index"]
 @click.option("--id-column", help="Column or key with the id  [id or _id].")
 @click.option("--tag-columns", help="Columns or keys to keep as tags, with commas between  [all others].")
 @click.option("--encoding", default="utf-8", show_default=True, help="Of all files.")
+@click.option(
+    "--segment",
+    type=click.Choice(["passage", "sentence", "markdown", "document"]),
+    help="How to cut documents into passages  [Markdown files: markdown; others: as the flow's segmenter does].",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request.")
 @json_option
 @connection_options
@@ -50,6 +55,7 @@ def index(
     id_column: str | None,
     tag_columns: str | None,
     encoding: str,
+    segment: str | None,
     batch_size: int,
     as_json: bool,
     url: str | None,
@@ -76,6 +82,7 @@ def index(
         id_column=id_column,
         tag_columns=None if tag_columns is None else [name.strip() for name in tag_columns.split(",") if name.strip()],
         encoding=encoding,
+        segment=segment,
     )
     reader = Reader(sources, options, stdin=sys.stdin.buffer, failures=missing)
     documents = iter(reader)

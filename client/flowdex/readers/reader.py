@@ -40,6 +40,7 @@ class ReaderOptions:
         id_column: Column or key with the id; None takes "id" or "_id".
         tag_columns: Columns or keys that become tags; None takes all others.
         encoding: Of all files; a byte order mark goes before it.
+        segment: How the flow is to cut all documents; None says so of Markdown files alone.
     """
 
     format: Format = "auto"
@@ -47,6 +48,7 @@ class ReaderOptions:
     id_column: str | None = None
     tag_columns: Sequence[str] | None = None
     encoding: str = "utf-8"
+    segment: str | None = None
 
 
 @dataclass
@@ -141,9 +143,10 @@ class Reader:
             return
         name = f"stdin-{hashlib.sha256(data).hexdigest()[:12]}" if source.name == STDIN else source.name
         tags: dict[str, Any] = {"path": name}
-        if Path(name).suffix.lower() in _MARKDOWN and (title := re.search(r"^# +(.+?)[ #]*$", text, re.MULTILINE)):
+        is_markdown = Path(name).suffix.lower() in _MARKDOWN
+        if is_markdown and (title := re.search(r"^# +(.+?)[ #]*$", text, re.MULTILINE)):
             tags["title"] = title[1]
-        yield Document(text, id=name, tags=tags)
+        yield Document(text, id=name, tags=tags, segment=self.options.segment or ("markdown" if is_markdown else None))
 
     # ---- one document a row ----
 
@@ -159,17 +162,7 @@ class Reader:
 
     def _document(self, source: Source, number: int, values: dict[str, Any]) -> Document:
         options = self.options
-        if options.text_column not in values:
-            raise Unreadable(f"no {options.text_column!r} (but {', '.join(values)}): name it with --text-column")
-        text = values.pop(options.text_column)
-        if not isinstance(text, str):
-            raise Unreadable(f"{options.text_column!r} is not a text: {text!r:.40}")
-        beir = "_id" in values  # BEIR's corpus format: the title belongs to the text
-        title = values.get("title")
-        if beir and isinstance(title, str) and title.strip():
-            text = f"{title}\n\n{text}"
-        if not text or text.isspace():
-            raise Unreadable(f"{options.text_column!r} is blank")
+        text, fields = self._content(values)
         column = options.id_column or ("id" if "id" in values else "_id")
         if options.id_column and options.id_column not in values:
             raise Unreadable(f"no {options.id_column!r} (but {', '.join(values)}): see --id-column")
@@ -187,7 +180,31 @@ class Reader:
             values = {name: values[name] for name in options.tag_columns if name in values}
         tags = {name: value for name, value in values.items() if value is not None and value != ""}
         tags.setdefault("path", source.name)
-        return Document(text, id=id_, tags=tags)
+        segment = options.segment
+        return Document(text, id=id_, tags=tags, fields=fields, segment=segment)
+
+    def _content(self, values: dict[str, Any]) -> tuple[str, dict[str, str] | None]:
+        """Take the text, or the fields, out of a row."""
+        column = self.options.text_column
+        fields = values.get("fields")
+        if column not in values and isinstance(fields, dict):
+            if not all(isinstance(text, str) for text in fields.values()):
+                raise Unreadable("'fields' are not texts by their names")
+            if not "".join(fields.values()).strip():
+                raise Unreadable("'fields' are blank")
+            del values["fields"]
+            return "", fields
+        if column not in values:
+            raise Unreadable(f"no {column!r} (but {', '.join(values)}): name it with --text-column")
+        text = values.pop(column)
+        if not isinstance(text, str):
+            raise Unreadable(f"{column!r} is not a text: {text!r:.40}")
+        title = values.get("title")
+        if "_id" in values and isinstance(title, str) and title.strip():  # BEIR's corpus format
+            return "", {"title": title, column: text}
+        if not text or text.isspace():
+            raise Unreadable(f"{column!r} is blank")
+        return text, None
 
     def _csv(self, source: Source, file: BinaryIO, encoding: str) -> Iterator[tuple[int, int, dict[str, Any]]]:
         lines = self._lines(file, encoding)

@@ -25,6 +25,7 @@ from flowdex.errors import (
     error_from_name,
 )
 from flowdex.fields import read_fields
+from flowdex.ranking import RankedText
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.searching import SEARCH_FIELDS
 from flowdex.stored import Page, StoredDocument, from_json
@@ -71,6 +72,7 @@ class HttpTransport:
             "tags": batch.tags,
             "embedding": [None if row is None else row.tolist() for row in batch.column("embedding")],
             "digest": batch.column("digest"),
+            "segment": batch.column("segment"),
         }
         documents = [
             {name: value for name, value in zip(columns, row, strict=True) if value is not None}
@@ -110,6 +112,16 @@ class HttpTransport:
         if len(results) != len(queries):
             raise InternalError(f"/search answered {len(results)} results to {len(queries)} queries")
         return [SearchReply([_hit(hit) for hit in each["hits"]], list(each.get("notes") or ())) for each in results]
+
+    async def rank(
+        self, query: str, texts: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
+    ) -> list[RankedText]:
+        """Ask POST /rank."""
+        fields = {name: parameters[name] for name in ("method", "top") if name in parameters}
+        others = {name: value for name, value in parameters.items() if name not in fields}
+        body = {"query": query, "texts": list(texts), **fields, **_extra(others)}
+        results = (await self._json("POST", "/rank", body, timeout))["results"]
+        return [RankedText(int(each["index"]), float(each["score"]), each["text"]) for each in results]
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids, or a filter, to DELETE /documents."""

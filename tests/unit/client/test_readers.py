@@ -67,6 +67,7 @@ def test_a_folder_is_read_in_order_without_hidden_and_binary_files() -> None:
     assert documents[1].tags == {"path": "docs/a.md", "title": "Title of docs/a.md"}
     assert documents[2].tags == {"path": "docs/b.txt"}
     assert documents[2].text == "# Title of docs/b.txt\n\nbody"
+    assert [each.segment for each in documents] == [None, "markdown", None, None, None]
     assert reader.skipped == 4
     assert not reader.failures
 
@@ -194,7 +195,32 @@ def test_the_corpus_format_of_beir() -> None:
     write("corpus.jsonl", json.dumps({"_id": "d1", "title": "Title", "text": "Body", "metadata": {}}) + "\n")
     (document,) = read("corpus.jsonl")[0]
     assert (document.id, document.text) == ("d1", "Title\n\nBody")
+    assert document.fields == {"title": "Title", "text": "Body"}
     assert document.tags == {"title": "Title", "metadata": {}, "path": "corpus.jsonl"}
+
+
+def test_fields() -> None:
+    rows = [
+        {"id": "a", "fields": {"title": "Title", "body": "Body"}, "year": 2020},
+        {"id": "b", "fields": {"title": 3}},
+        {"id": "c", "fields": {"title": " "}},
+        {"id": "d", "text": "Text", "fields": {"a": "tag"}},
+    ]
+    write("d.jsonl", "\n".join(map(json.dumps, rows)))
+    documents, reader = read("d.jsonl")
+    assert [(each.id, each.text, each.fields) for each in documents] == [
+        ("a", "Title\n\nBody", {"title": "Title", "body": "Body"}),
+        ("d", "Text", None),
+    ]
+    assert documents[0].tags == {"year": 2020, "path": "d.jsonl"}
+    assert failures(reader) == {"d.jsonl:2": "'fields' are not texts by their names", "d.jsonl:3": "'fields' are blank"}
+
+
+def test_the_way_to_cut_that_is_asked_for_is_that_of_all_documents() -> None:
+    write("a.md", "# One")
+    write("b.jsonl", json.dumps({"text": "x"}))
+    documents, _ = read("a.md", "b.jsonl", segment="sentence")
+    assert [each.segment for each in documents] == ["sentence", "sentence"]
 
 
 def test_json_lines_mistakes() -> None:

@@ -29,6 +29,8 @@ __all__ = [
     "IndexRequest",
     "IndexResponse",
     "Problem",
+    "RankRequest",
+    "RankResponse",
     "ScrollRequest",
     "ScrollResponse",
     "SearchRequest",
@@ -76,6 +78,7 @@ Texts = Annotated[list[Text], BeforeValidator(_strings), WithJsonSchema(_ONE_OR_
 Ids = Annotated[list[Id], BeforeValidator(_strings), WithJsonSchema(_ONE_OR_MANY)]
 Span = Annotated[list[int], Field(min_length=2, max_length=2)]
 JsonObject = dict[str, Any]
+Segment = Literal["passage", "sentence", "markdown", "document"]
 
 
 class _Request(BaseModel):
@@ -267,6 +270,7 @@ class Document(_Request):
     embedding: Annotated[list[float], Field(min_length=1)] | None = Field(
         default=None, description="A vector of your own: the document is one passage with this vector."
     )
+    segment: Segment | None = Field(default=None, description="How to cut this one, whatever the request says.")
     digest: str | None = Field(
         default=None,
         description="Kept with the document, and told by `POST /get`: any string that changes with the content, by "
@@ -289,6 +293,9 @@ class IndexRequest(_Request):
 
     documents: list[Document] = Field(
         min_length=1, examples=[[{"id": "apollo", "text": "Apollo 11 landed on the Moon.", "tags": {"year": 1969}}]]
+    )
+    segment: Segment | None = Field(
+        default=None, description="How to cut documents into passages; if absent, as the flow's segmenter does."
     )
     parameters: JsonObject = _PARAMETERS
 
@@ -356,11 +363,17 @@ class AggregateOptions(_Request):
 
 
 class RerankOptions(_Request):
-    """A second look at the best hits."""
+    """A second look at the best hits; what is left out is as the flow is set up."""
 
-    method: Literal["late_interaction", "cross_encoder"]
+    method: Literal["late_interaction", "cross_encoder", "none"] | None = None
     top: int | None = Field(default=None, ge=1, strict=True, description="How many hits to look at.")
     timeout: float | None = Field(default=None, gt=0, description="Seconds; then the order stays as it was.")
+
+
+Fusion = Annotated[FusionOptions | None, _named(FusionOptions, "method", "rrf", "dbsf")]
+Diversity = Annotated[DiversityOptions | None, _named(DiversityOptions, "weight")]
+Aggregate = Annotated[AggregateOptions | None, _named(AggregateOptions, "method", "max", "mean", "sum", "softmax")]
+Rerank = Annotated[RerankOptions | None, _named(RerankOptions, "method", "late_interaction", "cross_encoder", "none")]
 
 
 class SearchRequest(_Request):
@@ -377,7 +390,7 @@ class SearchRequest(_Request):
     )
     passages: int | None = Field(default=None, ge=1, strict=True, description="Most passages of one document.")
     threshold: float | None = Field(default=None, description="Least score of a hit.")
-    fusion: Annotated[FusionOptions | None, _named(FusionOptions, "method", "rrf", "dbsf")] = Field(
+    fusion: Fusion = Field(
         default=None, description='How hybrid is ranked: "rrf" (the default), "dbsf", or an object with the details.'
     )
     candidates: int | None = Field(
@@ -386,20 +399,18 @@ class SearchRequest(_Request):
     explain: bool | None = Field(
         default=None, strict=True, description="Whether hits say where their scores come from."
     )
-    diversity: Annotated[DiversityOptions | None, _named(DiversityOptions, "weight")] = Field(
+    diversity: Diversity = Field(
         default=None, description="Prefer hits that differ: a weight from 0 to 1, or an object with the details."
     )
     group: Literal["document", "passage"] | None = Field(
         default=None, description="Whether hits are documents (the default) or passages."
     )
     highlight: bool | None = Field(default=None, strict=True, description="Whether to mark the query's words.")
-    aggregate: Annotated[
-        AggregateOptions | None, _named(AggregateOptions, "method", "max", "mean", "sum", "softmax")
-    ] = Field(
+    aggregate: Aggregate = Field(
         default=None, description="How passages make a document's score: a method, or an object with the details."
     )
-    rerank: Annotated[RerankOptions | None, _named(RerankOptions, "method", "late_interaction", "cross_encoder")] = (
-        Field(default=None, description="A second look at the best hits: a method, or an object with the details.")
+    rerank: Rerank = Field(
+        default=None, description='A second look at the best hits: a method, "none", or an object with the details.'
     )
     parameters: JsonObject = _PARAMETERS
 
@@ -551,6 +562,35 @@ class CountResponse(BaseModel):
     documents: int = Field(examples=[3])
     passages: int = Field(examples=[17])
     took_ms: float = Field(examples=[1.5])
+
+
+class RankRequest(_Request):
+    """A query, and the texts to rank for it."""
+
+    query: Text = Field(description="What the texts are to answer.", examples=["first people on the Moon"])
+    texts: Texts = Field(
+        description="One text or a list of texts.", examples=[["Cats purr.", "Apollo 11 landed on the Moon."]]
+    )
+    method: Literal["late_interaction", "cross_encoder", "dense"] | None = Field(
+        default=None, description="How; by default cross_encoder where the flow has one, else late_interaction."
+    )
+    top: int | None = Field(default=None, ge=1, strict=True, description="Most texts to answer with; all by default.")
+    parameters: JsonObject = _PARAMETERS
+
+
+class RankedText(BaseModel):
+    """A text, and how well it answers the query."""
+
+    index: int = Field(description="Its position in the request, from 0.", examples=[1])
+    score: float = Field(description="Higher is better.", examples=[0.62])
+    text: str = Field(examples=["Apollo 11 landed on the Moon."])
+
+
+class RankResponse(BaseModel):
+    """The texts, best first."""
+
+    results: list[RankedText]
+    took_ms: float = Field(examples=[14.2])
 
 
 class DeleteRequest(_Request):

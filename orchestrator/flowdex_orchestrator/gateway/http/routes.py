@@ -15,6 +15,7 @@ from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
 from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
+from flowdex_orchestrator.gateway.http.ranking import add_rank_route
 from flowdex_orchestrator.gateway.status import flow_status
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def make_router() -> APIRouter:
                 texts=[document.text for document in documents],
                 tags=[document.tags for document in documents],
                 digest=[document.digest for document in documents],
+                segment=[document.segment for document in documents],
             )
             write_fields(batch, [document.fields for document in documents])
             for index, document in enumerate(documents):
@@ -61,7 +63,8 @@ def make_router() -> APIRouter:
                     batch.select([index]).embeddings = np.asarray([document.embedding], dtype=np.float32)
             return batch
 
-        return await call.post("/index", documents, body.parameters, replies.index_content)
+        chosen = body.model_dump(include={"segment"}, exclude_none=True)
+        return await call.post("/index", documents, {**body.parameters, **chosen}, replies.index_content)
 
     @router.post("/search", tags=["flow"], response_model=models.SearchResponse, responses=ERRORS)
     async def search(body: models.SearchRequest, call: Call) -> Response:
@@ -75,6 +78,7 @@ def make_router() -> APIRouter:
             lambda reply: replies.search_content(reply, body.query),
         )
 
+    add_rank_route(router)
     add_document_routes(router)
 
     @router.get("/status", tags=["service"], response_model=models.Status)
