@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from flowdex.inputs import Document, WrongType
+    from flowdex.ranking import RankedText
     from flowdex.results import ExecutorStatus, FlowStatus, Hit, IndexFailure, IndexResult, Passage, SearchResult
     from flowdex.stored import StoredDocument, StoredPassage
 
@@ -64,6 +65,7 @@ _HOMES = {
         "Passage",
         "SearchResult",
     ),
+    "flowdex.ranking": ("RankedText",),
     "flowdex.stored": ("StoredDocument", "StoredPassage"),
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "Overloaded",
     "Passage",
     "PermissionDenied",
+    "RankedText",
     "Receipt",
     "SearchResult",
     "StoredDocument",

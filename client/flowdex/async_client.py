@@ -47,6 +47,7 @@ from flowdex.outputs import Rows, check_takes_embedding, same_class, vectors_of,
 from flowdex.pipeline import batches, check_all, ordered
 from flowdex.progress import Progress, open_progress
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.ranking import RankedText, RankMethod
 from flowdex.results import FlowStatus, IndexFailure, IndexResult, SearchResult
 from flowdex.retry import Deadline, RetryPolicy, with_retries
 from flowdex.searching import SearchChoices, SearchMode, search_parameters, whole_number
@@ -443,6 +444,30 @@ class AsyncClient:
         """See `Client.count`."""
         sent = {"filter": dict(filter)} if filter else {}
         return await self._call(lambda left: self._transport.count(sent, left), self._deadline(timeout))
+
+    async def rank(
+        self,
+        query: str,
+        texts: Iterable[str],
+        *,
+        method: RankMethod | None = None,
+        top: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> list[RankedText]:
+        """See `Client.rank`."""
+        check_text(query, "the query")
+        check_collection(texts, "texts")
+        sent_texts = list(texts)
+        for position, each in enumerate(sent_texts):
+            check_text(each, f"text {position}")
+        if not sent_texts:
+            raise InvalidInput("there are no texts: the iterable is empty")
+        sent = dict(parameters or {})
+        sent.update({name: value for name, value in (("method", method), ("top", top)) if value is not None})
+        return await self._call(
+            lambda left: self._transport.rank(query, sent_texts, sent, left), self._deadline(timeout)
+        )
 
     async def delete(
         self,

@@ -23,6 +23,7 @@ from flowdex.encodings import EncodeChoices, Encodings, TextInput, VectorChoices
 from flowdex.errors import Cancelled
 from flowdex.loop_thread import LoopThread
 from flowdex.progress import Progress
+from flowdex.ranking import RankedText, RankMethod
 from flowdex.results import FlowStatus, IndexResult, SearchResult
 from flowdex.searching import SearchChoices, SearchMode
 from flowdex.stored import Page, StoredDocument
@@ -386,6 +387,38 @@ class Client:
     def count(self, filter: Mapping[str, Any] | None = None, *, timeout: float | None = None) -> int:
         """Count the documents in the index, or those that match a filter."""
         return self._run(self._client.count(filter, timeout=timeout))
+
+    def rank(
+        self,
+        query: str,
+        texts: Iterable[str],
+        *,
+        method: RankMethod | None = None,
+        top: int | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> list[RankedText]:
+        """Order texts by how well they answer a query, without an index.
+
+        Args:
+            query: What they are to answer.
+            texts: Any number of them, in one request.
+            method: "late_interaction" (token by token, with the flow's own encoder), "cross_encoder" (where the flow
+                has one), or "dense" (cosine of the encoder's vectors). None for a cross-encoder where there is one,
+                otherwise late interaction.
+            top: Most texts to return; None for all.
+            parameters: Further parameters of the ranker.
+            timeout: Seconds for the whole call.
+
+        Returns:
+            The texts, best first, each with its score and its position in `texts`.
+
+        Raises:
+            InvalidInput: A text is blank, there are none, or the flow has no such method.
+        """
+        return self._run(
+            self._client.rank(query, texts, method=method, top=top, parameters=parameters, timeout=timeout)
+        )
 
     def delete(
         self,

@@ -38,6 +38,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "encode": ("flowdex.cli.encode:encode", "Turn texts into vectors."),
         "index": ("flowdex.cli.index:index", "Add files, folders or standard input to the index."),
         "search": ("flowdex.cli.search:search", "Find the documents that answer a query."),
+        "rank": ("flowdex.cli.rank:rank", "Rank texts by how well they answer a query, without an index."),
         "delete": ("flowdex.cli.manage:delete", "Remove documents from the index."),
         "reindex": ("flowdex.cli.reindex:reindex", "Embed all documents anew, with another encoder."),
         "status": ("flowdex.cli.manage:status", "Show the flow's executors, models and counts."),

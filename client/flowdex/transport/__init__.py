@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import FlowdexError
+from flowdex.ranking import RankedText
 from flowdex.results import FlowStatus, Hit
 from flowdex.stored import Page, StoredDocument
 from flowdex.transport.target import Target
@@ -82,6 +83,12 @@ class Transport(Protocol):
 
     async def count(self, parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Answer the number of documents."""
+        ...
+
+    async def rank(
+        self, query: str, texts: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
+    ) -> list[RankedText]:
+        """Answer the texts, best first."""
         ...
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:

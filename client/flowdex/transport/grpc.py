@@ -18,7 +18,7 @@ from typing import Any
 
 import grpc
 
-from flowdex import wire
+from flowdex import ranking, wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import (
     Cancelled,
@@ -32,6 +32,7 @@ from flowdex.errors import (
 )
 from flowdex.inputs import MAX_MESSAGE_BYTES
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.ranking import RankedText
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.stored import Page, StoredDocument, from_batch
 from flowdex.transport import IndexReply, SearchReply
@@ -117,6 +118,13 @@ class GrpcTransport:
         """Ask /count."""
         reply = await self._post("/count", None, parameters, timeout)
         return sum(int(each.get("documents", 0)) for each in wire.results_of(reply).values())
+
+    async def rank(
+        self, query: str, texts: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
+    ) -> list[RankedText]:
+        """Send a query and texts to /rank."""
+        reply = await self._post("/rank", ranking.to_batch(query, texts), parameters, timeout)
+        return ranking.from_batch(wire.documents_of(reply), texts)
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids to /delete."""

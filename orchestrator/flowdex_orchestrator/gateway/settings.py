@@ -15,7 +15,9 @@ from flowdex.errors import ConfigurationError
 __all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
 
 # A call to one of these may run twice without harm: they only read, or write by document id.
-IDEMPOTENT_ENDPOINTS = frozenset({"/encode", "/index", "/search", "/get", "/scroll", "/count", "/delete", "/status"})
+IDEMPOTENT_ENDPOINTS = frozenset(
+    {"/encode", "/index", "/search", "/rank", "/get", "/scroll", "/count", "/delete", "/status"}
+)
 
 
 @dataclass(frozen=True)
