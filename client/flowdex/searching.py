@@ -16,7 +16,7 @@ __all__ = ["SEARCH_FIELDS", "SearchChoices", "SearchMode", "search_parameters", 
 SearchMode = Literal["hybrid", "dense", "sparse"]
 FusionMethod = Literal["rrf", "dbsf"]
 Aggregation = Literal["max", "mean", "sum", "softmax"]
-Reranker = Literal["late_interaction", "cross_encoder"]
+Reranker = Literal["late_interaction", "cross_encoder", "none"]
 
 
 class FusionChoice(TypedDict, total=False):

@@ -142,6 +142,7 @@ async def test_index_search_delete() -> None:
         body = {"query": ["the Moon", "nothing"], "limit": 3, "filter": {"year": 1969}, "parameters": {"all": {"k": 1}}}
         reply = (await flow.http.post("/search", json=body)).json()
         assert reply.pop("took_ms") > 0
+        scores = {"score": 0.9, "dense": 0.8}
         hit = {
             "id": "d",
             "score": 0.9,
@@ -150,9 +151,7 @@ async def test_index_search_delete() -> None:
             "location": [10, 19],
             "highlights": [[2, 9]],
             "scores": {"score": 0.9},
-            "passages": [
-                {"id": "d#0", "text": "a Passage", "location": [10, 19], "score": 0.9, "scores": {"score": 0.9}}
-            ],
+            "passages": [{"id": "d#0", "text": "a Passage", "location": [10, 19], "score": 0.9, "scores": scores}],
         }
         assert reply == {
             "results": [

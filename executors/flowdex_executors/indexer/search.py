@@ -249,17 +249,12 @@ def ranked(rankings: Mapping[str, Ranking], depth: int, fusion: Fusion | None) -
 
 
 def best_hits(hits: Sequence[Hit], wanted: SearchParameters) -> list[Hit]:
-    """Keep those of the first documents, of each no more passages than wanted, none of a document below the threshold.
-
-    Where hits are passages, they are counted and held against the threshold by themselves.
-    """
+    """Keep those of the first documents, of each no more passages than wanted; or the first passages."""
     kept: list[Hit] = []
     counts: dict[str, int] = {}
     by_passage = wanted.group == "passage"
     for hit in hits:
         opens = by_passage or hit.document_id not in counts
-        if opens and wanted.least_score is not None and hit.score < wanted.least_score:
-            continue
         if opens and (len(kept) if by_passage else len(counts)) == wanted.units:
             if by_passage:
                 break

@@ -1,7 +1,8 @@
 """Parameters of /search, as far as the indexer heeds them.
 
-The ranker reads `rerank`, `aggregate`, `diversity` and `threshold` by itself; here they only say how many documents it
-needs to work on (`units`), and whether it wants their vectors.
+The ranker reads `rerank`, `aggregate` and `diversity` by itself; here they only say how many documents it needs to work
+on (`units`), and whether it wants their vectors. `threshold` is the ranker's alone: it is about the final score, and
+what that is may be said in the flow file.
 """
 
 from __future__ import annotations
@@ -82,7 +83,6 @@ class SearchParameters(BaseModel):
         filter: See `filters.py`.
         mode: See `search.py`.
         passages: Most passages of one document to return; None is 5, and no limit where hits are passages.
-        threshold: Least score of a hit.
         fusion: Of a hybrid search.
         candidates: How many documents the ranker gets to choose from; at least `offset + limit`.
         explain: Whether hits say where their score comes from.
@@ -95,7 +95,6 @@ class SearchParameters(BaseModel):
     filter: dict[str, Any] | None = None
     mode: Mode = "hybrid"
     passages: int | None = Field(default=None, ge=1, le=100)
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
     fusion: Annotated[FusionParameters, BeforeValidator(_named("method"))] = Field(default_factory=FusionParameters)
     candidates: int | None = Field(default=None, ge=1, le=MAX_CANDIDATES)
     explain: bool = False
@@ -125,11 +124,6 @@ class SearchParameters(BaseModel):
             return self.passages
         least = ((self.aggregate.top if self.aggregate else None) or _PASSAGES) if self._sums else 1
         return max(self.passages or _PASSAGES, least)
-
-    @property
-    def least_score(self) -> float | None:
-        """The threshold, where the indexer's score is the final one; otherwise it is for the ranker alone."""
-        return None if self.rerank or self._sums else self.threshold
 
     @property
     def _sums(self) -> bool:

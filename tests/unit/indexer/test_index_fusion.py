@@ -151,7 +151,6 @@ def test_fusion_is_read(given: dict[str, Any], expected: Fusion) -> None:
         ({"fusion": {"weights": {"dense": 0, "sparse": 0}}}, "one of the weights must be more than 0"),
         ({"group": "page"}, "group"),
         ({"candidates": 0}, "candidates"),
-        ({"threshold": "high"}, "threshold"),
     ],
 )
 def test_wrong_parameters_are_named(given: dict[str, Any], message: str) -> None:
@@ -180,13 +179,6 @@ def test_wrong_parameters_are_named(given: dict[str, Any], message: str) -> None
 def test_how_much_is_handed_on(given: dict[str, Any], units: int, passages: int | None) -> None:
     wanted = parse_parameters(SearchParameters, given)
     assert (wanted.units, wanted.passages_each) == (units, passages)
-
-
-def test_a_threshold_is_the_rankers_where_the_score_is_not_final() -> None:
-    for final in ({}, {"mode": "dense"}, {"aggregate": "max"}, {"group": "passage", "aggregate": "sum"}):
-        assert parse_parameters(SearchParameters, {"threshold": 0.5, **final}).least_score == 0.5
-    for changed in ({"rerank": "cross_encoder"}, {"aggregate": "mean"}):
-        assert parse_parameters(SearchParameters, {"threshold": 0.5, **changed}).least_score is None
 
 
 def test_a_ranking_without_weight_is_not_asked_for() -> None:
@@ -225,13 +217,6 @@ def test_the_passages_of_the_best_documents() -> None:
     assert best(points) == ["a0", "b0", "a1", "c0", "b1"]
     assert best(points, group="passage", limit=3) == ["a0", "b0", "a1"]
     assert best(points, group="passage", limit=3, passages=1) == ["a0", "b0", "c0"]
-
-
-def test_a_threshold_takes_out_documents_and_not_their_lesser_passages() -> None:
-    points = [point("a0", 0.9), point("b0", 0.8), point("a1", 0.3), point("c0", 0.2), point("c1", 0.1)]
-    assert best(points, threshold=0.5) == ["a0", "b0", "a1"]
-    assert best(points, threshold=0.5, group="passage") == ["a0", "b0"]
-    assert best(points, threshold=0.8, limit=1) == ["a0", "a1"]
 
 
 def test_ties_are_broken_by_document_and_place() -> None:

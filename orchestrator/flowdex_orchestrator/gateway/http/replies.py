@@ -140,16 +140,14 @@ def _hits(matches: DocumentBatch) -> list[dict[str, Any]]:
 
 
 def _passages(chunks: DocumentBatch) -> list[dict[str, Any]]:
-    return _rows(
-        {
-            "id": chunks.ids,
-            "text": chunks.column("text", ""),
-            "location": chunks.column("location"),
-            "score": _scores(chunks),
-            "scores": chunks.column("scores", {}),
-        }
-        | _present(chunks, "explain")
-    )
+    columns: dict[str, list[Any]] = {
+        "id": chunks.ids,
+        "text": chunks.column("text", ""),
+        "location": chunks.column("location"),
+        "score": _scores(chunks),
+        "scores": chunks.column("scores", {}),
+    }
+    return _rows(columns | _present(chunks, "explain"))
 
 
 def _present(batch: DocumentBatch, *names: str) -> dict[str, list[Any]]:
