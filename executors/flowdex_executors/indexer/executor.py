@@ -93,6 +93,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         tag_indexes: How many tag fields get an index of their own.
         exact_up_to: Up to how many passages a server searches exactly.
         rrf_k: Constant of the fusion in hybrid search.
+        candidates: How many documents the ranker gets to choose from, where a request does not say; None for what the
+            request needs. Give as many as a ranker that reranks by default looks at.
         bm25_average_length: Expected average length of a passage in terms.
         **kwargs: What Jina passes to every executor.
 
@@ -122,6 +124,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         tag_indexes: int = 32,
         exact_up_to: int = 100_000,
         rrf_k: int = 60,
+        candidates: int | None = None,
         bm25_average_length: float = 100.0,
         **kwargs: Any,
     ) -> None:
@@ -142,6 +145,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "tag_indexes": tag_indexes,
                 "exact_up_to": exact_up_to,
                 "rrf_k": rrf_k,
+                "candidates": candidates,
                 "bm25_average_length": bm25_average_length,
             }
         )
@@ -346,7 +350,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             Conflict: The queries' vectors are of another encoder than the collection's.
         """
         batch = docs.batch
-        wanted = parse_parameters(SearchParameters, parameters)
+        wanted = parse_parameters(SearchParameters, {"candidates": self._settings.candidates, **(parameters or {})})
         selection = compile_filter(wanted.filter)
         vectors = batch.embeddings
         queries = await asyncio.to_thread(self._queries, batch.texts, vectors, wanted.mode)

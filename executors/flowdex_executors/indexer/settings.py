@@ -77,6 +77,7 @@ class IndexerSettings(BaseModel):
             on further fields work too, more slowly.
         exact_up_to: Up to how many passages a server compares a query with each vector; beyond, it may use its graph,
             and so does the embedded engine.
+        candidates: How many documents the ranker gets to choose from, where a request does not say.
         rrf_k: The constant of reciprocal rank fusion: 1 / (k + rank), ranks from 0. A Qdrant server before version
             1.16 knows 2 only.
         bm25_average_length: Expected average length of a passage, in terms without stop words.
@@ -98,6 +99,7 @@ class IndexerSettings(BaseModel):
     tag_indexes: int = Field(default=32, ge=0, le=256)
     exact_up_to: int = Field(default=100_000, ge=0)
     rrf_k: int = Field(default=60, ge=1)
+    candidates: int | None = Field(default=None, ge=1, le=2000)
     bm25_average_length: float = Field(default=100.0, gt=0)
 
     @field_validator("uri")
