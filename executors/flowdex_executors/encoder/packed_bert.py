@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import TokenVectors, resolve_layers, torch_dtype
+from flowdex_executors.encoder.backend import TokenVectors, on_device, resolve_layers, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,22 +186,21 @@ class PackedBert:
                     outputs[number] = hidden
             return TokenVectors(
                 tuple(outputs[number] for number in wanted),
-                torch.tensor(lengths, device=self._device),
+                on_device(lengths, self._device),
                 None if weights is None else _by_sequence(weights),
             )
 
     def _embed(self, sequences: Sequence[TokenSequence], lengths: Sequence[int]) -> Tensor:
         """The input embeddings: (T, dim)."""
-        import torch
         from torch.nn import functional
 
-        ids = torch.tensor([token for sequence in sequences for token in sequence.ids], device=self._device)
+        ids = on_device([token for sequence in sequences for token in sequence.ids], self._device)
         first = self.weights.first_position
-        positions = torch.cat([torch.arange(first, first + n, device=self._device) for n in lengths])
+        positions = on_device([position for n in lengths for position in range(first, first + n)], self._device)
         hidden = functional.embedding(ids, self.weights.words) + functional.embedding(positions, self.weights.positions)
         if self.weights.second_type is not None and any(sequence.type_ids for sequence in sequences):
             types = [kind for sequence in sequences for kind in sequence.type_ids or [0] * len(sequence)]
-            hidden = hidden + torch.tensor(types, device=self._device).unsqueeze(1) * self.weights.second_type
+            hidden = hidden + on_device(types, self._device).unsqueeze(1) * self.weights.second_type
         return self._norm(hidden, self.weights.embedding_norm)
 
     def _attend(

@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
-from flowdex_executors.encoder.backend import TokenVectors, resolve_layers, torch_dtype
+from flowdex_executors.encoder.backend import TokenVectors, on_device, resolve_layers, torch_dtype
 
 if TYPE_CHECKING:
     from flowdex_executors.encoder.model_files import ModelFiles
@@ -77,7 +77,7 @@ class TransformersBackend:
         with torch.inference_mode():
             sizes = [len(sequence) for sequence in sequences]
             longest = max(sizes)
-            lengths = torch.tensor(sizes, device=self._device)
+            lengths = on_device(sizes, self._device)
             mask = torch.arange(longest, device=self._device) < lengths.unsqueeze(1)
             inputs: dict[str, Any] = {
                 "input_ids": self._padded([sequence.ids for sequence in sequences], longest, self._padding),
@@ -113,6 +113,4 @@ class TransformersBackend:
         return model
 
     def _padded(self, rows: Sequence[list[int]], longest: int, padding: int) -> Any:
-        import torch
-
-        return torch.tensor([row + [padding] * (longest - len(row)) for row in rows], device=self._device)
+        return on_device([row + [padding] * (longest - len(row)) for row in rows], self._device)
