@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from flowdex.client import Client
 
-__all__ = ["connect", "connection_options", "console", "filter_option", "json_option", "print_json"]
+__all__ = ["connect", "connection_options", "console", "filter_option", "json_option", "parse_object", "print_json"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,9 +39,8 @@ def connect(ctx: click.Context, url: str | None) -> Client:
     return Client(url or settings.url, api_key=settings.api_key)
 
 
-def _parse_filter(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
-    if value is None:
-        return None
+def parse_object(value: str) -> dict[str, Any]:
+    """Read an option's JSON object."""
     try:
         parsed = json.loads(value)
     except ValueError as error:
@@ -49,6 +48,10 @@ def _parse_filter(ctx: click.Context, param: click.Parameter, value: str | None)
     if not isinstance(parsed, dict):
         raise click.BadParameter('must be a JSON object, such as \'{"lang": "en"}\'')
     return parsed
+
+
+def _parse_filter(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    return None if value is None else parse_object(value)
 
 
 filter_option = click.option(

@@ -125,7 +125,7 @@ class SearchParameters(BaseModel):
         if given.get("aggregate") is None:
             given["aggregate"] = aggregate
         wanted = given.get("rerank", rerank)
-        if wanted == "none":
+        if wanted == "none" or (isinstance(wanted, Mapping) and wanted.get("method") == "none"):
             wanted = None
         elif (
             isinstance(wanted, Mapping) and rerank is not None and wanted.get("method", rerank.method) == rerank.method
