@@ -1,16 +1,15 @@
-"""What the indexer promises, the same on every backend: embedded, over REST to a double, and a real server.
+"""What the indexer promises, the same on every backend.
 
-QdrantIndexer --edge://--> engine process
-              --http://--> the double below: Qdrant's REST routes over a socket, an embedded index behind them
-              --QDRANT_URL--> a real server, where one is given
+QdrantIndexer --edge://, memory://--> engine process
+              --http://, grpc://----> a double of a Qdrant server on a socket, see qdrant_double.py
+              --QDRANT_URL----------> a real server, where one is given
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import threading
-import time
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,141 +17,45 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from qdrant_client import models
+from qdrant_double import running
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ConfigurationError, Conflict, FlowdexError, InvalidInput, TooLarge, Unavailable
+from flowdex.errors import ConfigurationError, Conflict, InvalidInput
 from flowdex_executors import DocumentColumns, QdrantIndexer
 from flowdex_executors.encoder.fingerprint import fingerprint
-from flowdex_executors.indexer.edge import AsyncEdgeClient
 
 DIMENSIONS = 8
 
 
-# ---- the double of a Qdrant server ----
-
-
-def double(directory: Path) -> FastAPI:
-    """The REST routes that the indexer uses."""
-    app = FastAPI()
-    engine = AsyncEdgeClient(directory)
-    app.state.engine = engine
-
-    def ok(result: Any) -> dict[str, Any]:
-        return {"result": result, "status": "ok", "time": 0.0}
-
-    @app.get("/collections/{name}/exists")
-    async def exists(name: str) -> Any:
-        return ok({"exists": await engine.collection_exists(name)})
-
-    @app.get("/collections/{name}")
-    async def get(name: str) -> Any:
-        info = await engine.get_collection(name)
-        return ok(
-            {
-                "status": "green",
-                "optimizer_status": "ok",
-                "segments_count": 1,
-                "points_count": info.points_count,
-                "config": {
-                    "params": info.config.params.model_dump(mode="json", exclude_none=True),
-                    "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-                    "optimizer_config": {
-                        "deleted_threshold": 0.2,
-                        "vacuum_min_vector_number": 1000,
-                        "default_segment_number": 0,
-                        "flush_interval_sec": 5,
-                    },
-                    "wal_config": {"wal_capacity_mb": 32, "wal_segments_ahead": 0},
-                },
-                "payload_schema": {key: {"data_type": "keyword", "points": 0} for key in info.payload_schema},
-            }
-        )
-
-    @app.put("/collections/{name}")
-    async def create(name: str, body: dict[str, Any]) -> Any:
-        request = models.CreateCollection.model_validate(body)
-        assert isinstance(request.vectors, dict) and request.sparse_vectors
-        return ok(await engine.create_collection(name, request.vectors, request.sparse_vectors))
-
-    @app.put("/collections/{name}/index")
-    async def index(name: str, body: dict[str, Any]) -> Any:
-        schema = models.PayloadSchemaType(body["field_schema"])
-        await engine.create_payload_index(name, body["field_name"], schema)
-        return ok({"operation_id": 1, "status": "completed"})
-
-    @app.post("/collections/{name}/points/batch")
-    async def update(name: str, body: dict[str, Any]) -> Any:
-        operations: list[Any] = [
-            models.UpsertOperation.model_validate(each)
-            if "upsert" in each
-            else models.DeleteOperation.model_validate(each)
-            for each in body["operations"]
-        ]
-        await engine.batch_update_points(name, operations)
-        return ok([{"operation_id": 1, "status": "completed"} for _ in operations])
-
-    @app.post("/collections/{name}/points/query/batch")
-    async def query(name: str, body: dict[str, Any]) -> Any:
-        requests = [models.QueryRequest.model_validate(each) for each in body["searches"]]
-        answers = await engine.query_batch_points(name, requests)
-        return ok(
-            [
-                {"points": [{"id": p.id, "version": 0, "score": p.score, "payload": p.payload} for p in answer.points]}
-                for answer in answers
-            ]
-        )
-
-    @app.post("/collections/{name}/points/scroll")
-    async def scroll(name: str, body: dict[str, Any]) -> Any:
-        request = models.ScrollRequest.model_validate(body)
-        records, following = await engine.scroll(
-            name,
-            scroll_filter=request.filter,
-            limit=request.limit or 10,
-            order_by=request.order_by if isinstance(request.order_by, models.OrderBy) else None,
-            offset=str(request.offset) if request.offset is not None else None,
-        )
-        points = [{"id": record.id, "payload": record.payload} for record in records]
-        return ok({"points": points, "next_page_offset": following})
-
-    @app.post("/collections/{name}/points/count")
-    async def count(name: str, body: dict[str, Any]) -> Any:
-        request = models.CountRequest.model_validate(body)
-        return ok({"count": (await engine.count(name, count_filter=request.filter)).count})
-
-    return app
+# ---- where it lives ----
 
 
 @pytest.fixture(scope="module")
 def rest_double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    app = double(tmp_path_factory.mktemp("double"))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(20)
-    app.state.engine.close_now()
+    with running(tmp_path_factory.mktemp("rest"), "rest") as double:
+        yield double.uri
+
+
+@pytest.fixture(scope="module")
+def grpc_double(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with running(tmp_path_factory.mktemp("grpc"), "grpc") as double:
+        yield double.uri
 
 
 # ---- the indexer under test ----
 
 
-@pytest.fixture(params=["edge", "rest", "server"])
+@pytest.fixture(params=["edge", "memory", "rest", "grpc", "server"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """`uses_with` of an indexer with an empty collection."""
-    collection = f"test-{uuid.uuid4().hex}"
-    if request.param == "edge":
+    kind, collection = request.param, f"test-{uuid.uuid4().hex}"
+    if kind == "edge":
         return {"uri": f"edge://{tmp_path / 'index'}", "collection": collection}
-    if request.param == "rest":
-        return {"uri": request.getfixturevalue("rest_double"), "collection": collection}
+    if kind == "memory":
+        return {"uri": "memory://", "collection": collection}
+    if kind in ("rest", "grpc"):
+        return {"uri": request.getfixturevalue(f"{kind}_double"), "collection": collection}
     if "QDRANT_URL" not in os.environ:
         pytest.skip("QDRANT_URL names no server")
     return {
@@ -160,6 +63,14 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
         "api_key": os.environ.get("QDRANT_API_KEY"),
         "collection": collection,
     }
+
+
+@pytest.fixture
+def lasting(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, of an index that outlives its indexer."""
+    if settings["uri"] == "memory://":
+        pytest.skip("what is in memory ends with its indexer")
+    return settings
 
 
 @pytest.fixture
@@ -327,11 +238,11 @@ async def test_vectors_of_another_encoder_are_refused(indexer: QdrantIndexer, se
     ) == ["b"]
 
 
-async def test_the_fingerprint_is_kept_until_the_collection_is_empty(settings: dict[str, Any]) -> None:
-    indexer = QdrantIndexer(**settings)
+async def test_the_fingerprint_is_kept_until_the_collection_is_empty(lasting: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**lasting)
     await index(indexer, made_by(ONE, "a"))
     await close(indexer)
-    indexer = QdrantIndexer(**settings)
+    indexer = QdrantIndexer(**lasting)
     with pytest.raises(Conflict):
         await find_with(indexer, OTHER)
     assert await delete(indexer, "a") == 1
@@ -359,13 +270,13 @@ async def test_a_new_collection_takes_one_encoders_vectors_only(indexer: QdrantI
     assert await counts(indexer) == (1, 2)
 
 
-async def test_the_newer_of_two_writes_at_once_stays_whole(indexer: QdrantIndexer) -> None:
+async def test_of_writes_at_once_one_stays_and_is_whole(indexer: QdrantIndexer) -> None:
     versions = [document("a", *(f"v{version} p{part}" for part in range(3 + version)), seed=1) for version in range(8)]
     await asyncio.gather(*(index(indexer, version) for version in versions))
     texts = [text or "" for text in (await find(indexer, "x", passages=20)).texts]
-    assert {text.split()[0] for text in texts} == {"v7"}
-    assert len(texts) == 10
-    assert await counts(indexer) == (1, 10)
+    (version,) = {text.split()[0] for text in texts}  # which one, is decided by who came last
+    assert sorted(texts) == [f"{version} p{part}" for part in range(3 + int(version[1:]))]
+    assert await counts(indexer) == (1, len(texts))
 
 
 def with_bad_vector(value: float) -> DocumentBatch:
@@ -388,24 +299,25 @@ def of_size(dimensions: int) -> DocumentBatch:
         (with_bad_vector(np.nan), "NaN"),
         (with_bad_vector(np.inf), "infinity"),
         (document("bad", "x", tag=b"bytes"), "tags.tag"),
-        (of_size(DIMENSIONS + 1), "9 dimensions.*holds vectors of 8|has 9 values"),
+        (of_size(DIMENSIONS + 1), "9 dimensions, not 8"),
     ],
 )
-async def test_nothing_is_written_where_one_document_is_wrong(
-    indexer: QdrantIndexer, bad: DocumentBatch, message: str
-) -> None:
+async def test_a_document_that_is_wrong_fails_alone(indexer: QdrantIndexer, bad: DocumentBatch, message: str) -> None:
     await index(indexer, document("a", "before"))
-    with pytest.raises(InvalidInput, match=message):
-        await index(indexer, document("good", "x"), bad, document("a", "after", "after"))
-    assert await counts(indexer) == (1, 1)
-    assert (await find(indexer, "x")).texts == ["before"]
+    reply = await index(indexer, document("good", "x"), bad, document("a", "after", "after"))
+    assert reply.column("passages") == [1, None, 2]
+    first, error, last = reply.column("error")
+    assert first is None and last is None
+    assert error["name"] == "InvalidInput"
+    assert re.search(message, error["message"])
+    assert await counts(indexer) == (2, 3)
 
 
 async def test_the_first_vectors_fix_the_size(indexer: QdrantIndexer, settings: dict[str, Any]) -> None:
     await index(indexer, document("a", "x"))
+    (error,) = (await index(indexer, of_size(5))).column("error")
+    assert re.search("vectors have 5 dimensions, not 8", error["message"])
     message = f"5 dimensions, but the collection '{settings['collection']}' holds vectors of 8; encode with"
-    with pytest.raises(InvalidInput, match=message):
-        await index(indexer, of_size(5))
     with pytest.raises(InvalidInput, match=message):
         await find(indexer, "x", np.ones(5))
     assert (await indexer.status())["dimensions"] == DIMENSIONS
@@ -414,28 +326,29 @@ async def test_the_first_vectors_fix_the_size(indexer: QdrantIndexer, settings: 
 async def test_too_many_passages(settings: dict[str, Any]) -> None:
     indexer = QdrantIndexer(**settings, max_passages=3)
     try:
-        with pytest.raises(TooLarge, match="'a' has 4 passages, at most 3"):
-            await index(indexer, document("a", "1", "2", "3", "4"))
+        (error,) = (await index(indexer, document("a", "1", "2", "3", "4"))).column("error")
+        assert error["name"] == "TooLarge"
+        assert "'a' has 4 passages, at most 3" in error["message"]
     finally:
         await close(indexer)
 
 
-async def test_an_existing_collection_must_agree_with_the_settings(settings: dict[str, Any]) -> None:
-    indexer = QdrantIndexer(**settings)
+async def test_an_existing_collection_must_agree_with_the_settings(lasting: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**lasting)
     await index(indexer, document("a", "x"))
     await close(indexer)
     for wrong, message in (({"dimensions": 5}, "of 8 dimensions, but"), ({"distance": "dot"}, "by cosine, but")):
-        indexer = QdrantIndexer(**settings, **wrong)
+        indexer = QdrantIndexer(**lasting, **wrong)
         with pytest.raises(ConfigurationError, match=message):
             await indexer.warm_up()
         await close(indexer)
 
 
-async def test_an_index_outlives_its_indexer(settings: dict[str, Any]) -> None:
-    indexer = QdrantIndexer(**settings)
+async def test_an_index_outlives_its_indexer(lasting: dict[str, Any]) -> None:
+    indexer = QdrantIndexer(**lasting)
     await index(indexer, document("a", "red fox", "blue whale", lang="en"))
     await close(indexer)
-    indexer = QdrantIndexer(**settings)
+    indexer = QdrantIndexer(**lasting)
     try:
         assert await counts(indexer) == (1, 2)
         assert (await find(indexer, "whale", mode="sparse")).ids == ["a#1"]
@@ -661,35 +574,3 @@ async def test_many_documents_are_deleted_page_by_page(indexer: QdrantIndexer) -
     assert await delete(indexer, filter={"odd": True}) == 1250
     assert await delete(indexer, *ids) == 1250
     assert await counts(indexer) == (0, 0)
-
-
-# ---- a server that is away ----
-
-
-async def test_a_server_that_is_away_is_said_to_be(unused_tcp_port: int) -> None:
-    for scheme in ("http", "grpc"):
-        indexer = QdrantIndexer(uri=f"{scheme}://127.0.0.1:{unused_tcp_port}", retry_for=0.5)
-        started = time.monotonic()
-        with pytest.raises(Unavailable, match=f"index at {scheme}://127.0.0.1:{unused_tcp_port} cannot be reached"):
-            await indexer.warm_up()
-        assert 0.1 < time.monotonic() - started < 20
-        await close(indexer)
-
-
-async def test_a_server_that_comes_back_is_waited_for(tmp_path: Path, unused_tcp_port: int) -> None:
-    indexer = QdrantIndexer(uri=f"http://127.0.0.1:{unused_tcp_port}", retry_for=20)
-    waiting = asyncio.create_task(indexer.status())
-    await asyncio.sleep(0.4)
-    assert not waiting.done()
-    app = double(tmp_path / "late")
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=unused_tcp_port, log_level="warning"))
-    serving = asyncio.create_task(server.serve())
-    try:
-        assert (await asyncio.wait_for(waiting, 20))["documents"] == 0
-    except FlowdexError:
-        pytest.fail("the server came up within retry_for")
-    finally:
-        await close(indexer)
-        server.should_exit = True
-        await serving
-        app.state.engine.close_now()
