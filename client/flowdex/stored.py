@@ -57,13 +57,15 @@ class StoredDocument(Document):
     digest: str | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-like values: a line that `flowdex index` reads back; passages come beside it."""
+        """As JSON-like values."""
         content: dict[str, Any] = {"id": self.id}
         if self.fields:
             content["fields"] = dict(self.fields)
         elif self.text:
             content["text"] = self.text
         content["tags"] = self.tags
+        if self.segment is not None:
+            content["segment"] = self.segment
         if self.embedding is not None:
             content["embedding"] = self.embedding.tolist()
         if self.passages:
@@ -104,6 +106,7 @@ def from_batch(batch: DocumentBatch) -> Page:
         batch.column("passages", 0),
         batch.nested("chunks"),
         batch.column("digest"),
+        batch.column("segment"),
         strict=True,
     )
     documents = [
@@ -116,8 +119,9 @@ def from_batch(batch: DocumentBatch) -> Page:
             passage_count=int(count),
             passages=_passages(chunks),
             digest=digest,
+            segment=segment,
         )
-        for id_, text, fields, tags, vector, count, chunks, digest in columns
+        for id_, text, fields, tags, vector, count, chunks, digest, segment in columns
     ]
     cursors = batch.column("cursor")
     return Page(documents, cursors[-1] if cursors else None)
@@ -166,6 +170,7 @@ def _from_row(row: Mapping[str, Any]) -> StoredDocument:
             for each in row.get("passages") or ()
         ],
         digest=row.get("digest"),
+        segment=row.get("segment"),
     )
 
 

@@ -5,12 +5,13 @@ PATH... --Reader--> documents --Client.index--> counts        failures, by name 
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import click
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from flowdex.results import IndexResult
 
 __all__ = ["index"]
+
+_SHOWN_FAILURES = 20
 
 
 @click.command()
@@ -43,6 +46,15 @@ __all__ = ["index"]
     help="How to cut documents into passages  [Markdown files: markdown; others: as the flow's segmenter does].",
 )
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request.")
+@click.option(
+    "--resume", is_flag=True, help="Leave alone what is in the index with the same content: go on where a run stopped."
+)
+@click.option(
+    "--errors",
+    type=click.File("w", encoding="utf-8", lazy=True),
+    metavar="FILE",
+    help="Write what could not be indexed to it, as JSON lines.",
+)
 @json_option
 @connection_options
 @click.pass_context
@@ -57,6 +69,8 @@ def index(
     encoding: str,
     segment: str | None,
     batch_size: int,
+    resume: bool,
+    errors: TextIO | None,
     as_json: bool,
     url: str | None,
     timeout: float | None,
@@ -67,11 +81,15 @@ def index(
     there is one, and tags. Indexing the same id again replaces the document. Folders are read recursively, without
     hidden and binary files. Whatever cannot be read or indexed is listed, the rest is indexed, and the exit code is 1.
 
+    With --resume, a document that is stored with the same id, text and tags is passed over: after a run was interrupted,
+    or to index only what has changed.
+
     \b
     Example:
       flowdex index docs/ README.md
       flowdex index reviews.csv --text-column review --tag-columns stars,year
       zcat corpus.jsonl.gz | flowdex index -
+      flowdex index corpus.jsonl --resume --errors failed.jsonl
     """  # noqa: D301 - click's mark for lines to keep
     from flowdex.readers import Reader, ReaderOptions, find_sources
 
@@ -88,7 +106,7 @@ def index(
     documents = iter(reader)
     first = next(documents, None)
     if first is None:
-        _report_failures([(each.source, each.reason) for each in reader.failures])
+        _report_failures([_Failure(None, each.source, each.reason) for each in reader.failures], errors)
         if not reader.failures:
             raise click.ClickException("there is no text in what was named, only blank or binary files")
         ctx.exit(1)
@@ -100,21 +118,23 @@ def index(
                 show_progress=advance,
                 on_error="collect",
                 return_ids=False,
+                resume=resume,
                 timeout=timeout,
             )
         except KeyboardInterrupt:
-            click.echo(f"Interrupted; {done():,} documents are indexed.", err=True)
+            click.echo(f"Interrupted; {done():,} documents are indexed. To go on, add --resume.", err=True)
             raise
-    failures = [(each.source, each.reason) for each in reader.failures]
-    failures += [(each.id or f"document {each.position}", each.error.message) for each in result.failures]
-    _report_failures(failures)
+    failures = [_Failure(None, each.source, each.reason) for each in reader.failures]
+    failures += [_Failure(each.id, reader.origin(each.position), each.error.message) for each in result.failures]
+    _report_failures(failures, errors)
     if as_json:
         print_json(
             {
                 "documents": result.documents,
                 "passages": result.passages,
                 "skipped_files": reader.skipped,
-                "failures": [{"source": source, "reason": reason} for source, reason in failures],
+                "unchanged": result.unchanged,
+                "failures": [each._asdict() for each in failures],
                 "took_ms": result.took_ms,
             }
         )
@@ -124,9 +144,25 @@ def index(
         ctx.exit(1)
 
 
-def _report_failures(failures: list[tuple[str, str]]) -> None:
-    for source, reason in failures:
-        click.echo(f"{source}: {reason}", err=True)
+class _Failure(NamedTuple):
+    """A document, row or file that is not in the index."""
+
+    id: str | None
+    source: str
+    reason: str
+
+
+def _report_failures(failures: list[_Failure], errors: TextIO | None) -> None:
+    """List the first failures on standard error, and write all of them to the file `errors`."""
+    for id_, source, reason in failures[:_SHOWN_FAILURES]:
+        named = f"{source} ({id_})" if id_ is not None and id_ != source else source
+        click.echo(f"{named}: {reason}", err=True)
+    if len(failures) > _SHOWN_FAILURES:
+        hint = "" if errors else "; --errors FILE lists all"
+        click.echo(f"... and {len(failures) - _SHOWN_FAILURES:,} more{hint}", err=True)
+    if errors is not None:
+        for failure in failures:
+            errors.write(json.dumps(failure._asdict(), ensure_ascii=False) + "\n")
 
 
 def _summary(result: IndexResult, skipped: int, failed: int) -> str:
@@ -137,6 +173,8 @@ def _summary(result: IndexResult, skipped: int, failed: int) -> str:
         f"Indexed {counted(result.documents, 'document')} ({counted(result.passages, 'passage')}) in {seconds:.1f} s, "
         f"{result.documents / seconds:,.0f}/s"
     )
+    if result.unchanged:
+        text += f"; {result.unchanged:,} unchanged"
     if skipped:
         text += f"; skipped {counted(skipped, 'blank or binary file')}"
     if failed:

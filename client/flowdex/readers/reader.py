@@ -12,19 +12,25 @@ import csv
 import hashlib
 import json
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from flowdex.errors import InvalidInput
 from flowdex.inputs import MAX_MESSAGE_BYTES, Document
 from flowdex.readers.decoding import HEAD, UTF16, Unreadable, decode, encoding_of, is_binary
 from flowdex.readers.sources import STDIN, ReadFailure, Source, reason_of
 
-__all__ = ["Format", "Reader", "ReaderOptions"]
+__all__ = ["EXPORT_VERSION", "Format", "Reader", "ReaderOptions"]
 
+EXPORT_VERSION = "flowdex"
+"""The key that marks a line of `flowdex export`; its value is the version of that format, 1."""
 Format = Literal["auto", "text", "csv", "jsonl"]
 _FORMATS: dict[str, Format] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _MARKDOWN = (".md", ".markdown")
@@ -76,6 +82,8 @@ class Reader:
             codecs.lookup(self.options.encoding)
         except LookupError:
             raise InvalidInput(f"unknown encoding {self.options.encoding!r}") from None
+        # Where each document comes from, in 8 bytes: the number of its source, and its line.
+        self._origins: tuple[array[int], array[int]] = array("I"), array("I")
         self._ids: set[int] = set()  # hashes: a collection may have many rows
 
     @property
@@ -83,18 +91,28 @@ class Reader:
         """Size of all sources; None when standard input is among them."""
         return None if any(source.name == STDIN for source in self.sources) else sum(each.size for each in self.sources)
 
+    def origin(self, position: int) -> str:
+        """Where the document at this position of those read so far comes from: a file, or "file:line"."""
+        number, line = (column[position] for column in self._origins)
+        name = self.sources[number].name
+        return f"{name}:{line}" if line else name
+
     def __iter__(self) -> Iterator[Document]:
-        for source in self.sources:
+        for number, source in enumerate(self.sources):
             end = self.position + source.size
             try:
-                yield from self._read(source)
+                for line, document in self._read(source):
+                    self._origins[0].append(number)
+                    self._origins[1].append(line)
+                    yield document
             except Unreadable as error:
                 self.failures.append(ReadFailure(source.name, str(error)))
             except OSError as error:
                 self.failures.append(ReadFailure(source.name, reason_of(error)))
             self.position = max(end, self.position)
 
-    def _read(self, source: Source) -> Iterator[Document]:
+    def _read(self, source: Source) -> Iterator[tuple[int, Document]]:
+        """Documents with their lines, 0 where a document is a file."""
         if source.name == STDIN:
             if self.stdin is None:
                 raise Unreadable("there is no standard input")
@@ -104,7 +122,7 @@ class Reader:
             with Path(source.name).open("rb") as file:
                 yield from self._read_from(source, file)
 
-    def _read_from(self, source: Source, file: BufferedReader) -> Iterator[Document]:
+    def _read_from(self, source: Source, file: BufferedReader) -> Iterator[tuple[int, Document]]:
         head = file.peek(HEAD)[:HEAD]
         if not head:
             self.skipped += 1
@@ -132,7 +150,7 @@ class Reader:
 
     # ---- one document a file ----
 
-    def _text(self, source: Source, file: BinaryIO, encoding: str) -> Iterator[Document]:
+    def _text(self, source: Source, file: BinaryIO, encoding: str) -> Iterator[tuple[int, Document]]:
         if source.size > MAX_MESSAGE_BYTES:
             raise Unreadable(f"{source.size >> 20} MiB is more than one document may have; split it")
         data = file.read()
@@ -146,11 +164,12 @@ class Reader:
         is_markdown = Path(name).suffix.lower() in _MARKDOWN
         if is_markdown and (title := re.search(r"^# +(.+?)[ #]*$", text, re.MULTILINE)):
             tags["title"] = title[1]
-        yield Document(text, id=name, tags=tags, segment=self.options.segment or ("markdown" if is_markdown else None))
+        segment = self.options.segment or ("markdown" if is_markdown else None)
+        yield 0, Document(text, id=name, tags=tags, segment=segment)
 
     # ---- one document a row ----
 
-    def _rows(self, source: Source, rows: Iterator[tuple[int, int, dict[str, Any]]]) -> Iterator[Document]:
+    def _rows(self, source: Source, rows: Iterator[tuple[int, int, dict[str, Any]]]) -> Iterator[tuple[int, Document]]:
         """Documents of (line, row number, values)."""
         for line, number, values in rows:
             try:
@@ -158,19 +177,20 @@ class Reader:
             except Unreadable as error:
                 self.failures.append(ReadFailure(f"{source.name}:{line}", str(error)))
             else:
-                yield document
+                yield line, document
 
     def _document(self, source: Source, number: int, values: dict[str, Any]) -> Document:
+        if EXPORT_VERSION in values:
+            return self._exported(values)
         options = self.options
-        text, fields = self._content(values)
+        embedding = _vector(values.pop("embedding")) if _is_vector(values.get("embedding")) else None
+        text, fields = ("", None) if embedding is not None and not self._has_text(values) else self._content(values)
         column = options.id_column or ("id" if "id" in values else "_id")
         if options.id_column and options.id_column not in values:
             raise Unreadable(f"no {options.id_column!r} (but {', '.join(values)}): see --id-column")
         given = values.pop(column, None)
         id_ = f"{source.name}#{number}" if given is None or given == "" else str(given)
-        if hash(id_) in self._ids:
-            raise Unreadable(f"the id {id_!r} was there before; only the first is taken")
-        self._ids.add(hash(id_))
+        self._check_new(id_)
         nested = values.pop("tags", None)
         if isinstance(nested, dict):
             values.update(nested)
@@ -180,8 +200,29 @@ class Reader:
             values = {name: values[name] for name in options.tag_columns if name in values}
         tags = {name: value for name, value in values.items() if value is not None and value != ""}
         tags.setdefault("path", source.name)
-        segment = options.segment
-        return Document(text, id=id_, tags=tags, fields=fields, segment=segment)
+        return Document(text, id=id_, tags=tags, embedding=embedding, fields=fields, segment=options.segment)
+
+    def _check_new(self, id_: str) -> None:
+        if hash(id_) in self._ids:
+            raise Unreadable(f"the id {id_!r} was there before; only the first is taken")
+        self._ids.add(hash(id_))
+
+    def _has_text(self, values: dict[str, Any]) -> bool:
+        return bool(values.get(self.options.text_column) or values.get("fields"))
+
+    def _exported(self, values: dict[str, Any]) -> Document:
+        """A line of `flowdex export`, exactly as it is."""
+        if values[EXPORT_VERSION] != 1 or not isinstance(values.get("id"), str):
+            raise Unreadable("not a line that this version's 'flowdex export' writes")
+        self._check_new(values["id"])
+        return Document(
+            values.get("text") or "",
+            id=values["id"],
+            tags=values.get("tags") or {},
+            embedding=_vector(values["embedding"]) if values.get("embedding") else None,
+            fields=values.get("fields"),
+            segment=self.options.segment or values.get("segment"),
+        )
 
     def _content(self, values: dict[str, Any]) -> tuple[str, dict[str, str] | None]:
         """Take the text, or the fields, out of a row."""
@@ -265,6 +306,17 @@ class Reader:
                     raise Unreadable(f"line {number}: {error}") from None
                 self.failures.append(ReadFailure(f"{tolerant}:{number}", str(error)))
                 yield ""
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(each) in (int, float) for each in value)
+
+
+def _vector(values: Any) -> npt.NDArray[np.float32]:
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise Unreadable("'embedding' is not a list of numbers") from None
 
 
 def _number(cell: str) -> str | int | float:

@@ -37,7 +37,7 @@ def gaps_between(text: str, passages: Sequence[str], spans: Sequence[Span]) -> G
 
 
 def original_of(
-    text: str | None, fields: Mapping[str, str] | None, *, passages: int, gaps: Gaps | None, digest: Any, own: bool
+    text: str | None, fields: Mapping[str, str] | None, *, passages: int, gaps: Gaps | None, own: bool, **kept: Any
 ) -> dict[str, Any]:
     """What the first passage's payload says about its document, beyond the obvious; empty for the simplest one.
 
@@ -46,8 +46,8 @@ def original_of(
         fields: Of the document.
         passages: How many it has.
         gaps: As `gaps_between` found them.
-        digest: Of its content, as the caller gave it; None if not.
         own: Whether its vector was the caller's own.
+        **kept: What else is kept as it came (`digest`, `segment`), where it is not None.
     """
     original: dict[str, Any] = {}
     if passages > 1:
@@ -60,8 +60,7 @@ def original_of(
     if fields:
         as_joined = joined(fields) == text
         original["fields"] = [[name, len(value) if as_joined else value] for name, value in fields.items()]
-    if digest is not None:
-        original["digest"] = str(digest)
+    original |= {name: value for name, value in kept.items() if value is not None}
     if own:
         original["own"] = True
     return original

@@ -228,14 +228,16 @@ def _originals(
     originals: list[dict[str, Any]] = []
     gaps: list[str] = []
     bounds = offsets.tolist()
-    columns = zip(batch.texts, read_fields(batch), batch.column("digest"), own, strict=True)
-    for index, (text, named, digest, is_own) in enumerate(columns):
+    columns = zip(batch.texts, read_fields(batch), batch.column("digest"), batch.column("segment"), own, strict=True)
+    for index, (text, named, digest, segment, is_own) in enumerate(columns):
         rows = slice(bounds[index], bounds[index + 1])
         size = rows.stop - rows.start
         text = joined(named) if text is None and named else text  # noqa: PLW2901
         found = None if text is None else gaps_between(text, texts[rows], spans[rows])
         gaps += found[:size] if found else [""] * size
-        originals.append(original_of(text, named, passages=size, gaps=found, digest=digest, own=is_own))
+        originals.append(
+            original_of(text, named, passages=size, gaps=found, own=is_own, digest=digest, segment=segment)
+        )
     return originals, gaps
 
 

@@ -245,6 +245,7 @@ def _batch(
         tags=[_payload(records[0]).get(TAGS) or {} for records in documents],
         passages=[int(original.get("passages", 1)) for original in originals],
         digest=[original.get("digest") for original in originals],
+        segment=[original.get("segment") for original in originals],
     )
     if wanted.content:
         texts = [text_of(map(_payload, records)) for records in documents]

@@ -536,6 +536,7 @@ class StoredDocument(BaseModel):
     fields: dict[str, str] | None = Field(default=None, description="Where it was sent in fields.")
     tags: JsonObject = Field(examples=[{"year": 1969}])
     passage_count: int = Field(description="How many passages it has.", examples=[1])
+    segment: str | None = Field(default=None, description="How it was to be cut, where it said so.")
     digest: str | None = Field(default=None, description="As it was sent.")
     embedding: list[float] | None = Field(default=None, description="Its own vector, where asked for.")
     passages: list[StoredPassage] | None = Field(default=None, description="Where asked for, in order.")

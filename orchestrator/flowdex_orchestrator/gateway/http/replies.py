@@ -107,6 +107,7 @@ def _documents(batch: DocumentBatch) -> list[dict[str, Any]]:
         "fields": read_fields(batch),
         "tags": batch.tags,
         "passage_count": batch.column("passages", 0),
+        "segment": batch.column("segment"),
         "digest": batch.column("digest"),
         "embedding": batch.column("embedding"),
         "passages": [_stored_passages(chunks) if chunks else None for chunks in batch.nested("chunks")],
