@@ -125,6 +125,13 @@ class Collection:
                 "another collection (uses_with.collection of the indexer)"
             )
 
+    async def forget(self) -> None:
+        """Read everything anew with the next call: other data have taken the collection's place."""
+        async with self._schema_lock:
+            self._dimensions = None
+            self._fields = set()
+            self._counted_until = 0.0
+
     async def _open(self) -> None:
         """Read what exists."""
         if self._dimensions is not None or not await self._call(lambda c: c.collection_exists(self._name)):

@@ -23,6 +23,7 @@ from qdrant_client.conversions.common_types import QueryResponse  # models.Query
 
 from flowdex.errors import Conflict
 from flowdex_executors.indexer.aliases import AliasFile, Operation
+from flowdex_executors.indexer.backup import restore_backup, write_backup
 from flowdex_executors.indexer.columns import Point, as_columns
 from flowdex_executors.indexer.frames import Array
 from flowdex_executors.indexer.layout import Manifest, new_data_name
@@ -87,6 +88,11 @@ class AsyncEdgeClient:
         self._packer.cancel()
         self._shards.close()
         self._on_close()
+
+    @property
+    def transfers(self) -> Path:
+        """Folder for files on their way in and out."""
+        return self._shards.folder.path / ".transfers"
 
     @property
     def engine_pid(self) -> int:
@@ -168,6 +174,20 @@ class AsyncEdgeClient:
         for number in range(min(manifest.shards, self._shards.count)):
             await self._shards.run(name, manifest, number, "drop")
         await asyncio.to_thread(shutil.rmtree, self._shards.folder.data(name, manifest), ignore_errors=True)
+
+    # ---- snapshots ----
+
+    async def write_snapshot(self, collection_name: str, path: Path) -> dict[str, Any]:
+        """Write a snapshot of a collection to a file, see `backup.py`; its `size` in bytes and `sha256`."""
+        return await write_backup(self._shards, collection_name, path)
+
+    async def restore_snapshot(self, collection_name: str, path: Path, accept: Callable[[Manifest], None]) -> None:
+        """Make a collection what a snapshot says, see `backup.py`."""
+        before = await restore_backup(self._shards, collection_name, path, accept)
+        if before is not None:
+            await self._drop(collection_name, before)
+
+    # ---- aliases ----
 
     async def get_aliases(self) -> models.CollectionsAliasesResponse:
         """All aliases and their collections."""

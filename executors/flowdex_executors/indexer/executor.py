@@ -26,6 +26,7 @@ from flowdex_executors.indexer.aliases import AliasFile
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.columns import SparseRow
+from flowdex_executors.indexer.edge import AsyncEdgeClient
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.generations import Generations
 from flowdex_executors.indexer.layout import read_manifest
@@ -50,6 +51,7 @@ from flowdex_executors.indexer.stored import (
     get_documents,
     scroll_documents,
 )
+from flowdex_executors.indexer.transfer import PieceParameters, RestoreParameters, SnapshotParameters, Snapshots
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
 
@@ -152,6 +154,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         self._sparse = SparseEncoder(self._settings.bm25_average_length)
         self._backend = Backend(self._settings)
         self._generations = Generations(self._backend, self._settings)
+        self._snapshots = Snapshots(self._backend, self._generations, self._settings)
 
     @property
     def _collection(self) -> Collection:
@@ -215,7 +218,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             "uri": settings.uri,
             "collection": settings.collection,
             "embedded": not isinstance(settings.location, ServerLocation),
-            "dimensions": settings.dimensions or _dimensions_on_disk(settings),
+            # Not those of what is stored: with an encoder of another size the flow must start, to be reindexed.
+            "dimensions": settings.dimensions,
         }
 
     # ---- endpoints ----
@@ -425,6 +429,35 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         """Store such documents, which another flow has split and encoded; the answer is that of /index."""
         return DocumentColumns(await self._copy(docs.batch, parse_parameters(CopyParameters, parameters).versions))
 
+    # ---- snapshots ----
+
+    @requests(on="/snapshot", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def snapshot(self, parameters: dict[str, Any] | None = None, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
+        """Take a snapshot, see `transfer.py`: its `name` to fetch it by, `size` in bytes, and `sha256`."""
+        return await self._snapshots.take(parse_parameters(SnapshotParameters, parameters))
+
+    @requests(on="/snapshot/read", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def snapshot_read(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """A piece of a snapshot: one document with the field `blob`, which is empty at the end."""
+        return DocumentColumns(await self._snapshots.read(parse_parameters(PieceParameters, parameters)))
+
+    @requests(on="/restore/write", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def restore_write(self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
+        """Take a piece of a snapshot to be restored; the `size` so far."""
+        return await self._snapshots.write(docs.batch, parse_parameters(PieceParameters, parameters))
+
+    @requests(on="/restore", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def restore(self, parameters: dict[str, Any] | None = None, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
+        """Put a snapshot in the place of all that is stored; then the number of `documents` and `passages`.
+
+        Raises:
+            InvalidInput: It is damaged or of another format; nothing has changed.
+            Conflict: Its vectors are not as the settings say, or a reindex is under way.
+        """
+        return await self._snapshots.restore(parse_parameters(RestoreParameters, parameters))
+
     @requests(on="/status", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def status(self, **kwargs: Any):  # type: ignore[no-untyped-def]  # as above
         """Size and place of the index."""
@@ -438,9 +471,19 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             "distance": self._settings.distance,
             "uri": self._settings.uri,
             "collection": self._settings.collection,
+            **await self._embedded(),
             **({"reindex": self._generations.stage} if self._generations.stage != "idle" else {}),
             **({"differences": self._collection.differences} if self._collection.differences else {}),
         }
+
+    async def _embedded(self) -> dict[str, Any]:
+        """The state of an embedded index on disk; nothing for a server."""
+        client = self._backend.client
+        if not isinstance(client, AsyncEdgeClient) or await self._collection.dimensions() is None:
+            return {}
+        infos = await client.shard_infos(self._collection.name)
+        totals = {key: sum(info[key] for info in infos) for key in ("segments", "indexed", "deleted")}
+        return {"shards": len(infos), "durability": self._settings.durability, **totals}
 
     def _queries(
         self, texts: Sequence[str | None], vectors: npt.NDArray[np.float32] | None, mode: str
@@ -472,15 +515,16 @@ def _ids(batch: DocumentBatch) -> list[str]:
 
 
 def _outcomes(batch: DocumentBatch, counts: dict[str, int]) -> DocumentBatch:
-    """What became of each document: `id` and `passages`, or `id` and `error`."""
+    """What became of each document: `id` and `passages` (and `notes`, if there are some), or `id` and `error`."""
     ids, errors = batch.ids, batch.column("error")
     stored: list[int | None] = [None] * len(batch)
     for row in range(len(batch) - 1, -1, -1):  # where an id occurs twice, the last document was stored
         if errors[row] is None:
             stored[row] = counts.pop(ids[row], 0)
     outcomes = DocumentBatch.from_columns(ids=ids, passages=stored)
-    if any(errors):
-        outcomes.set_column("error", errors)
+    for name, values in (("error", errors), ("notes", batch.column("notes"))):
+        if any(values):
+            outcomes.set_column(name, values)
     return outcomes
 
 

@@ -31,7 +31,7 @@ from flowdex_executors.indexer.layout import Manifest
 from flowdex_executors.indexer.shard import NEVER
 from flowdex_executors.indexer.shards import Journal, Shards
 
-__all__ = ["Packer", "copy_tree", "is_due"]
+__all__ = ["Packer", "copy_tree", "data_ranges", "is_due"]
 
 logger = logging.getLogger(__name__)
 

@@ -29,6 +29,7 @@ from flowdex.errors import (
 )
 from flowdex_executors import QdrantIndexer
 from flowdex_executors.indexer.backend import translate
+from flowdex_executors.indexer.columns import SparseRow, point_structs
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.frames import decode, encode, read_frame
 from flowdex_executors.indexer.layout import Manifest
@@ -206,7 +207,8 @@ def test_what_is_sent_survives_the_conversion_to_grpc() -> None:
     )
     assert not failures
     sparse = [models.SparseVector(indices=[3], values=[0.5])]
-    (point,) = make_points(passages, slice(0, 1), sparse, 1_700_000_000_000_000)
+    row = SparseRow(np.array([3], np.uint32), np.array([0.5], np.float32))
+    (point,) = point_structs(make_points(passages, slice(0, 1), [row], 1_700_000_000_000_000))
     back = GrpcToRest.convert_point_struct(RestToGrpc.convert_point_struct(point))
     assert (back.id, back.payload, back.vector) == (point.id, point.payload, point.vector)
 
@@ -223,7 +225,9 @@ def test_what_is_sent_survives_the_conversion_to_grpc() -> None:
     message = RestToGrpc.convert_filter(selection)
     assert len(message.must) == 5
     assert RestToGrpc.convert_filter(GrpcToRest.convert_filter(message)) == message
-    requests = requests_for(Query([1.0, 2.0], sparse[0]), 10, selection, SearchParameters(), exact=True)
+    requests = requests_for(
+        Query([1.0, 2.0], sparse[0]), 10, selection, SearchParameters(), models.SearchParams(exact=True)
+    )
     assert list(requests) == ["dense", "sparse"]
     for request in requests.values():
         message = RestToGrpc.convert_query_request(request, "collection")
