@@ -138,19 +138,18 @@ class _Reader:
         self._collection = collection
         self._wanted = wanted
         self._selection = selection
+        self._layout = settings.layout
         self._higher_is_better = settings.higher_is_better
         needed = wanted.units * (_PASSAGES_A_DOCUMENT if wanted.group == "document" else 1)
         self._depths = [depth for depth in _DEPTHS if depth >= needed] or _DEPTHS[-1:]
 
     async def read(self, queries: Sequence[Query]) -> list[tuple[dict[str, Ranking], int]]:
         """Each query's rankings by name, and the depth to which they were read."""
-        exact = await self._collection.is_small()
+        params = self._layout.search_params(exact=await self._collection.is_small())
         found: list[tuple[dict[str, Ranking], int]] = [({}, 0) for _ in queries]
         pending = list(range(len(queries)))
         for depth in self._depths:
-            requests = [
-                requests_for(queries[index], depth, self._selection, self._wanted, exact=exact) for index in pending
-            ]
+            requests = [requests_for(queries[index], depth, self._selection, self._wanted, params) for index in pending]
             answers = iter(await self._collection.query([request for each in requests for request in each.values()]))
             unsatisfied: list[int] = []
             for index, asked in zip(pending, requests, strict=True):
@@ -171,12 +170,12 @@ class _Reader:
 
 
 def requests_for(
-    query: Query, depth: int, selection: models.Filter | None, wanted: SearchParameters, *, exact: bool
+    query: Query, depth: int, selection: models.Filter | None, wanted: SearchParameters, params: models.SearchParams
 ) -> dict[str, models.QueryRequest]:
     """The requests for a query's rankings, by their names; one without weight in the fusion is left out."""
     parts: dict[str, dict[str, Any]] = {}
     if query.dense is not None:
-        parts["dense"] = {"query": query.dense, "using": DENSE, "params": models.SearchParams(exact=exact)}
+        parts["dense"] = {"query": query.dense, "using": DENSE, "params": params}
     if query.sparse is not None:
         parts["sparse"] = {"query": query.sparse, "using": BM25}
     if len(parts) > 1:

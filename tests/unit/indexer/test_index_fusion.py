@@ -185,9 +185,13 @@ def test_a_ranking_without_weight_is_not_asked_for() -> None:
     from qdrant_client import models
 
     query = Query([1.0], models.SparseVector(indices=[1], values=[1.0]))
-    asked = requests_for(query, 10, None, SearchParameters(fusion={"weights": {"sparse": 0}}), exact=True)
+    asked = requests_for(
+        query, 10, None, SearchParameters(fusion={"weights": {"sparse": 0}}), models.SearchParams(exact=True)
+    )
     assert list(asked) == ["dense"]
-    only = requests_for(Query([1.0]), 10, None, SearchParameters(fusion={"weights": {"dense": 0}}), exact=True)
+    only = requests_for(
+        Query([1.0]), 10, None, SearchParameters(fusion={"weights": {"dense": 0}}), models.SearchParams(exact=True)
+    )
     assert list(only) == ["dense"]
 
 

@@ -131,7 +131,9 @@ def test_facts_for_check(tmp_path: Path) -> None:
     manifest = Manifest(1, "data-1", {"dense": {"size": 384, "distance": "Cosine"}}, {})
     (tmp_path / "flowdex").mkdir()
     (tmp_path / "flowdex" / "collection.json").write_text(json.dumps(manifest.to_json()))
-    assert QdrantIndexer.describe(uses_with)["dimensions"] == 384
+    assert QdrantIndexer.describe(uses_with)["dimensions"] is None, (
+        "an encoder of another size must start: flowdex reindex"
+    )
     assert QdrantIndexer.check(uses_with, None) == []
     (problem,) = QdrantIndexer.check({**uses_with, "dimensions": 300}, None)
     assert problem.startswith("dimensions: ")
