@@ -11,6 +11,9 @@ A filter is a JSON object. All its entries must hold:
     "path": {"$exists": true | false}
     "$and" | "$or": [filters], "$not": filter
 
+Dates are compared as moments; without a time zone they are UTC. A tag should hold either numbers or dates: a list of
+both is never found by a range of dates.
+
 A path is a tag's name; dots lead into nested objects, `name[]` into the elements of a list of objects. `id` is the
 document's id. A tag that holds a list matches when one of its elements does. Numbers equal each other whether they are
 written 1 or 1.0; strings, numbers and booleans never equal each other.
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, TypeAlias
@@ -165,7 +169,7 @@ def _match(key: str, words: list[str]) -> models.FieldCondition:
     return models.FieldCondition(key=key, match=models.MatchAny(any=words))
 
 
-def _range(path: str, bounds: Mapping[str, Any], place: str) -> models.FieldCondition:
+def _range(path: str, bounds: Mapping[str, Any], place: str) -> Condition:
     key = _key(path, place)
     numbers: dict[str, float] = {}
     dates: dict[str, datetime] = {}
@@ -181,7 +185,9 @@ def _range(path: str, bounds: Mapping[str, Any], place: str) -> models.FieldCond
         raise InvalidInput(f"{place}: a range is either of numbers or of dates")
     if numbers:
         return models.FieldCondition(key=key, range=models.Range(**numbers))
-    return models.FieldCondition(key=key, range=models.DatetimeRange(**dates))
+    # The engine's index of numbers takes a date for microseconds since 1970, and would find numbers by it.
+    numeric = models.FieldCondition(key=key, range=models.Range(gte=-sys.float_info.max))
+    return models.Filter(must=[models.FieldCondition(key=key, range=models.DatetimeRange(**dates))], must_not=[numeric])
 
 
 def _date(text: str, place: str) -> datetime:

@@ -3,6 +3,7 @@ against the backends, in tests/integration/test_indexer_contract.py."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -39,7 +40,15 @@ def test_an_empty_filter_is_none(value: Any) -> None:
         ({"x": {"$exists": True}}, [{"must_not": [{"is_empty": {"key": "tags.x"}}]}]),
         ({"x": {"$in": ["a", "b"]}}, [{"key": "tags.x", "match": {"any": ["a", "b"]}}]),
         ({"x": {"$gt": 1, "$lte": 5}}, [{"key": "tags.x", "range": {"gt": 1.0, "lte": 5.0}}]),
-        ({"x": {"$gte": "2024-05-31"}}, [{"key": "tags.x", "range": {"gte": "2024-05-31T00:00:00Z"}}]),
+        (
+            {"x": {"$gte": "2024-05-31"}},
+            [
+                {
+                    "must": [{"key": "tags.x", "range": {"gte": "2024-05-31T00:00:00Z"}}],
+                    "must_not": [{"key": "tags.x", "range": {"gte": -sys.float_info.max}}],  # no numbers
+                }
+            ],
+        ),
         ({"$not": {"x": "a"}}, [{"must_not": [{"must": [{"key": "tags.x", "match": {"value": "a"}}]}]}]),
     ],
 )
