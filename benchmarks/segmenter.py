@@ -81,7 +81,7 @@ def main() -> None:
     if options.files:
         texts = {path.name: path.read_text(encoding="utf-8") for path in options.files}
     else:
-        texts = {"English prose": prose(), "Chinese": chinese(300_000)}
+        texts = {"English prose": prose(), "Chinese": chinese(100_000)}
     ways: dict[str, Cut] = {
         "passage, tokenised twice": tokenised_twice(tokenizer, size),
         "passage, the library alone": library_alone(tokenizer, size),
