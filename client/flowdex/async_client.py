@@ -32,7 +32,7 @@ from flowdex.encodings import (
     texts_batch,
     wants_details,
 )
-from flowdex.errors import DeadlineExceeded, FlowdexError, InvalidInput, NotFound, TooLarge
+from flowdex.errors import ConfigurationError, DeadlineExceeded, FlowdexError, InvalidInput, NotFound, TooLarge
 from flowdex.inputs import (
     Document,
     WrongType,
@@ -51,6 +51,7 @@ from flowdex.ranking import RankedText, RankMethod
 from flowdex.results import FlowStatus, IndexFailure, IndexResult, SearchResult
 from flowdex.retry import Deadline, RetryPolicy, with_retries
 from flowdex.searching import SearchChoices, SearchMode, search_parameters, whole_number
+from flowdex.snapshots import Post, RestoreResult, SnapshotResult, load_snapshot, save_snapshot
 from flowdex.stored import Page, StoredDocument
 from flowdex.transport import Target, open_transport
 
@@ -68,6 +69,7 @@ OnError = Literal["raise", "collect"]
 BATCH_BYTES = 128 * 2**10
 _QUERIES_A_REQUEST = 64
 _IDS_A_REQUEST = 1000
+_SNAPSHOT_SECONDS = 600.0  # for taking or restoring one, which is one request
 _DOCUMENTS_A_REQUEST = 100
 _DIGEST_BYTES = 64  # about, on the wire
 
@@ -493,6 +495,36 @@ class AsyncClient:
 
     async def _delete_some(self, ids: list[str], deadline: Deadline | None) -> int:
         return await self._call(lambda left: self._transport.delete(ids, {}, left), deadline)
+
+    async def snapshot(
+        self, path: str | Path, *, progress: Callable[[int, int], None] | None = None, timeout: float | None = None
+    ) -> SnapshotResult:
+        """See `Client.snapshot`."""
+        return await save_snapshot(self._poster(timeout), Path(path), progress or (lambda done, total: None))
+
+    async def restore(
+        self, path: str | Path, *, progress: Callable[[int, int], None] | None = None, timeout: float | None = None
+    ) -> RestoreResult:
+        """See `Client.restore`."""
+        return await load_snapshot(self._poster(timeout), Path(path), progress or (lambda done, total: None))
+
+    def _poster(self, timeout: float | None) -> Post:
+        """Ask any endpoint, with retries: `timeout` is for each request."""
+        from flowdex.transport.grpc import GrpcTransport
+
+        transport = self._transport
+        if not isinstance(transport, GrpcTransport):
+            raise ConfigurationError(
+                f"{self._target}: a snapshot goes over gRPC; name the gateway's gRPC address (grpc://...)"
+            )
+
+        async def post(
+            endpoint: str, batch: DocumentBatch | None, parameters: Mapping[str, Any]
+        ) -> tuple[DocumentBatch, dict[str, dict[str, Any]]]:
+            deadline = Deadline(_SNAPSHOT_SECONDS if timeout is None else timeout)
+            return await self._call(lambda left: transport.post(endpoint, batch, parameters, left), deadline)
+
+        return post
 
     # ---- the flow itself ----
 

@@ -10,7 +10,7 @@ database cursor, are safe to hand in.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -26,6 +26,7 @@ from flowdex.progress import Progress
 from flowdex.ranking import RankedText, RankMethod
 from flowdex.results import FlowStatus, IndexResult, SearchResult
 from flowdex.searching import SearchChoices, SearchMode
+from flowdex.snapshots import RestoreResult, SnapshotResult
 from flowdex.stored import Page, StoredDocument
 
 if TYPE_CHECKING:
@@ -436,6 +437,37 @@ class Client:
             InvalidInput: Both or neither are given, or an empty filter.
         """
         return self._run(self._client.delete(ids, filter=filter, timeout=timeout))
+
+    def snapshot(
+        self, path: str | Path, *, progress: Callable[[int, int], None] | None = None, timeout: float | None = None
+    ) -> SnapshotResult:
+        """Save all that is indexed to one file, while the flow goes on. Over gRPC only.
+
+        Args:
+            path: The file to make; one that is there is replaced when the snapshot has arrived as a whole.
+            progress: Called with the bytes that have arrived, and all of them.
+            timeout: Seconds for one request; taking the snapshot is one, fetching a piece of it another.
+
+        Raises:
+            NotFound: The flow has no index, or nothing is stored in it.
+        """
+        return self._run(self._client.snapshot(path, progress=progress, timeout=timeout))
+
+    def restore(
+        self, path: str | Path, *, progress: Callable[[int, int], None] | None = None, timeout: float | None = None
+    ) -> RestoreResult:
+        """Put a snapshot in the place of all that is indexed, at once, while the flow goes on. Over gRPC only.
+
+        Args:
+            path: The snapshot.
+            progress: Called with the bytes that are sent, and all of them.
+            timeout: Seconds for one request.
+
+        Raises:
+            InvalidInput: It is damaged, or of another format; nothing has changed.
+            Conflict: The flow's settings do not agree with it; nothing has changed.
+        """
+        return self._run(self._client.restore(path, progress=progress, timeout=timeout))
 
     def status(self, *, timeout: float | None = None) -> FlowStatus:
         """Ask for the state of the flow: its executors, their models, and how much is indexed."""

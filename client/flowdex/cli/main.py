@@ -44,6 +44,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "export": ("flowdex.cli.documents:export", "Write documents as JSON lines, for 'flowdex index'."),
         "delete": ("flowdex.cli.manage:delete", "Remove documents from the index."),
         "reindex": ("flowdex.cli.reindex:reindex", "Embed all documents anew, with another encoder."),
+        "snapshot": ("flowdex.cli.snapshots:snapshot", "Save all that is indexed to one file."),
+        "restore": ("flowdex.cli.snapshots:restore", "Put a snapshot in the place of what is indexed."),
         "status": ("flowdex.cli.manage:status", "Show the flow's executors, models and counts."),
     },
     "Measure flows": {
