@@ -23,6 +23,7 @@ import numpy as np
 from flowdex import wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import FlowdexError, InvalidInput, NotFound
+from flowdex.fields import read_fields, write_fields
 from flowdex.inputs import MAX_MESSAGE_BYTES
 
 DIM = 8
@@ -75,13 +76,32 @@ class FakeFlow:
         finally:
             self.in_flight -= 1
 
+    def get(self, ids: list[str]) -> list[dict[str, Any]]:
+        return [self.documents[id_] for id_ in ids if id_ in self.documents]
+
+    def scroll(self, parameters: dict[str, Any]) -> tuple[list[dict[str, Any]], str | None]:
+        condition = parameters.get("filter") or {}
+        found = [each for each in self.documents.values() if condition.items() <= each["tags"].items()]
+        start, limit = int(parameters.get("cursor") or 0), int(parameters.get("limit", 100))
+        return found[start : start + limit], str(start + limit) if start + limit < len(found) else None
+
+    def failures(self, documents: list[dict[str, Any]]) -> dict[int, InvalidInput]:
+        """Documents that fail alone."""
+        return {
+            row: InvalidInput(f"document {each['id']!r} is rotten")
+            for row, each in enumerate(documents)
+            if "rotten" in (each.get("text") or "")
+        }
+
     def index(self, documents: list[dict[str, Any]]) -> list[int]:
         for document in documents:
-            if "poison" in document["text"]:
+            if "poison" in (document.get("text") or ""):
                 raise InvalidInput(f"document {document['id']!r} is poisoned")
-        for document in documents:
-            self.documents[document["id"]] = document
-        return [1 + len(document["text"]) // 100 for document in documents]
+        failures = self.failures(documents)
+        for row, document in enumerate(documents):
+            if row not in failures:
+                self.documents[document["id"]] = document
+        return [0 if row in failures else 1 + len(each.get("text") or "") // 100 for row, each in enumerate(documents)]
 
     def delete(self, ids: list[str], condition: dict[str, Any] | None) -> int:
         if condition:
@@ -141,7 +161,9 @@ class FakeFlow:
 # ---- gRPC ----
 
 
-async def _answer(flow: FakeFlow, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+async def _answer(  # noqa: PLR0912 - one branch an endpoint
+    flow: FakeFlow, data: bytes, context: grpc.aio.ServicerContext
+) -> bytes:
     request = wire.read_request(data)
     endpoint, batch = request.header.exec_endpoint, wire.documents_of(request)
     parameters = wire.dict_from_struct(request.parameters)
@@ -158,11 +180,43 @@ async def _answer(flow: FakeFlow, data: bytes, context: grpc.aio.ServicerContext
                     plain.embeddings = np.stack([vector_of(text) for text in plain.texts])
             elif endpoint == "/index":
                 documents = [
-                    {"id": id_, "text": text, "tags": tags}
-                    for id_, text, tags in zip(batch.ids, batch.texts, batch.tags, strict=True)
+                    {"id": id_, "text": text, "tags": tags, "fields": fields, "digest": digest, "embedding": embedding}
+                    for id_, text, tags, fields, digest, embedding in zip(
+                        batch.ids,
+                        batch.texts,
+                        batch.tags,
+                        read_fields(batch),
+                        batch.column("digest"),
+                        batch.column("embedding"),
+                        strict=True,
+                    )
                 ]
                 batch.set_column("passages", flow.index(documents))
-                batch.keep("id", "passages")
+                failures = flow.failures(documents)
+                errors = [failures.get(row) for row in range(len(batch))]
+                batch.set_column(
+                    "error", [error and {"name": error.name, "message": error.message} for error in errors]
+                )
+                batch.keep("id", "passages", "error")
+            elif endpoint in ("/get", "/scroll"):
+                found, cursor = (flow.get(batch.ids), None) if endpoint == "/get" else flow.scroll(parameters)
+                reply = DocumentBatch.from_columns(
+                    ids=[each["id"] for each in found],
+                    texts=[each.get("text") for each in found],
+                    tags=[each["tags"] for each in found],
+                    digest=[each.get("digest") for each in found],
+                    passages=[1] * len(found),
+                )
+                write_fields(reply, [each.get("fields") for each in found])
+                for row, each in enumerate(found):
+                    if each.get("embedding") is not None:
+                        reply.select([row]).embeddings = np.asarray([each["embedding"]], np.float32)
+                if found and cursor is not None:
+                    reply.select([len(found) - 1]).set_column("cursor", [cursor])
+                request.data.docs.CopyFrom(reply.to_proto())
+            elif endpoint == "/count":
+                count = len(flow.scroll({**parameters, "limit": 10**9})[0])
+                request.parameters.update({wire.RESULTS_KEY: {"indexer": {"documents": count}}})
             elif endpoint == "/search":
                 matches = []
                 for query in batch.texts:
@@ -271,7 +325,28 @@ def _http_app(flow: FakeFlow) -> Any:
         async with flow.call("/index", len(body["documents"])):
             counts = flow.index(body["documents"])
             ids = [each["id"] for each in body["documents"]]
-            return {"ids": ids, "documents": len(ids), "passages": sum(counts), "took_ms": 1.0}
+            failed = [
+                {"index": row, "id": ids[row], "error": {"name": error.name, "message": error.message}}
+                for row, error in flow.failures(body["documents"]).items()
+            ]
+            stored = len(ids) - len(failed)
+            return {"ids": ids, "documents": stored, "passages": sum(counts), "failed": failed, "took_ms": 1.0}
+
+    async def get(request: Request) -> dict[str, Any]:
+        body = await read(request, "/get", "ids")
+        async with flow.call("/get", len(body["ids"])):
+            return {"documents": [{**each, "passage_count": 1} for each in flow.get(body["ids"])], "took_ms": 1.0}
+
+    async def scroll(request: Request) -> dict[str, Any]:
+        body = await read(request, "/scroll", "limit")
+        async with flow.call("/scroll", 0):
+            found, cursor = flow.scroll(body)
+            return {"documents": [{**each, "passage_count": 1} for each in found], "cursor": cursor, "took_ms": 1.0}
+
+    async def count(request: Request) -> dict[str, Any]:
+        body = await read(request, "/count", "filter")
+        async with flow.call("/count", 0):
+            return {"documents": len(flow.scroll({**body, "limit": 10**9})[0]), "passages": 0, "took_ms": 1.0}
 
     async def search(request: Request) -> dict[str, Any]:
         body = await read(request, "/search", "query")
@@ -291,12 +366,15 @@ def _http_app(flow: FakeFlow) -> Any:
     async def ready(request: Request) -> JSONResponse:
         return JSONResponse({}, 200 if flow.ready else 503)
 
-    for handler in (encode, index, search, delete, status, ready):
+    for handler in (encode, index, get, scroll, count, search, delete, status, ready):
         handler.__annotations__["request"] = Request  # FastAPI reads the annotation, which is local here
         handler.__annotations__["return"] = None
     app.post("/encode", response_model=None)(encode)
     app.post("/index", response_model=None)(index)
     app.post("/search", response_model=None)(search)
+    app.post("/get", response_model=None)(get)
+    app.post("/scroll", response_model=None)(scroll)
+    app.post("/count", response_model=None)(count)
     app.delete("/documents", response_model=None)(delete)
     app.get("/status", response_model=None)(status)
     app.get("/health/ready", response_model=None)(ready)

@@ -94,7 +94,7 @@ def test_index_in_json_and_from_standard_input(flow: FakeFlow) -> None:
     assert done.returncode == 1
     answer = json.loads(done.stdout)
     assert (answer["documents"], answer["passages"], answer["skipped_files"]) == (1, 1, 0)
-    assert [each["source"] for each in answer["failures"]] == ["-:3", "-#2"]
+    assert [each["source"] for each in answer["failures"]] == ["-:3", "-:2"]
     assert list(flow.documents) == ["a"]
     done = flowdex(flow, "index", "-", stdin=b"one text\n")
     assert done.returncode == 0

@@ -81,8 +81,8 @@ def index(
     there is one, and tags. Indexing the same id again replaces the document. Folders are read recursively, without
     hidden and binary files. Whatever cannot be read or indexed is listed, the rest is indexed, and the exit code is 1.
 
-    With --resume, a document that is stored with the same id, text and tags is passed over: after a run was interrupted,
-    or to index only what has changed.
+    With --resume, a document that is stored with the same id, text and tags is passed over: to go on where a run was
+    interrupted, or to index only what has changed.
 
     \b
     Example:
