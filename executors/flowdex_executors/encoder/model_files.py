@@ -36,6 +36,7 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
+_OLDER_TOKENIZER_FILES = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
 
 # Which way a model reads: with all tokens seeing all, or each only those before it. Others are taken as they come.
 _ENCODERS = (
@@ -115,9 +116,12 @@ class ModelFiles:
     def digests(self) -> dict[str, str]:
         """Hashes of the weights and of the tokenizer, for a fingerprint."""
         weights = sorted(self.path.glob("model*.safetensors")) or sorted(self.path.glob("pytorch_model*.bin"))
+        whole = (self.path / _TOKENIZER_FILES[0]).is_file()
+        tokenizer = _TOKENIZER_FILES if whole else (*_TOKENIZER_FILES, *_OLDER_TOKENIZER_FILES)
         return {
             "weights": digest_files(self.path / "config.json", *weights),
-            "tokenizer": digest_files(*(self.path / name for name in _TOKENIZER_FILES)),
+            "tokenizer": digest_files(*(self.path / name for name in tokenizer))
+            + ("+lower" if self.lower_case else ""),
         }
 
     @property

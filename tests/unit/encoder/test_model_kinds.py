@@ -61,6 +61,21 @@ def test_what_is_known_of_a_model(tmp_path: Path, model_type: str, reads: str | 
     assert read_model(write_config(tmp_path / "model", model_type)).reads == reads
 
 
+def test_what_changes_tokens_changes_the_fingerprint(tmp_path: Path) -> None:
+    folder = write_config(tmp_path / "model", "bert")
+    (folder / "vocab.txt").write_text("a\nb\n")
+    seen = [read_model(folder).digests["tokenizer"]]
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    seen.append(read_model(folder).digests["tokenizer"])
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    seen.append(read_model(folder).digests["tokenizer"])
+    assert len(set(seen)) == 3
+    (folder / "tokenizer.json").write_text("{}")
+    whole = read_model(folder).digests["tokenizer"]
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 9}')
+    assert read_model(folder).digests["tokenizer"] == whole, "where a text is cut is no part of it"
+
+
 # ---- the hub ----
 
 
