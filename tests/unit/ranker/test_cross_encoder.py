@@ -1,4 +1,4 @@
-"""The cross-encoder: its scores are those of transformers' own forward pass, and what is wrong is found before start."""
+"""The cross-encoder: scores are those of transformers' own forward pass, and what is wrong is found before start."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def test_what_is_wrong_is_found_before_start(tmp_path: Path) -> None:
     assert not Ranker.check({"rerank": "cross_encoder", "cross_encoder": str(folder)})
     with pytest.raises(ConfigurationError, match="cross_encoder: there is no model folder"):
         Ranker.describe({"cross_encoder": str(tmp_path / "nowhere")})
-    with pytest.raises(ConfigurationError, match="cross_encoder.pfad"):
-        Ranker.describe({"cross_encoder": {"pfad": str(folder)}})
+    with pytest.raises(ConfigurationError, match=r"cross_encoder\.pfad"):
+        Ranker.describe({"cross_encoder": {"path": str(folder), "pfad": 1}})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertForMaskedLM"]}))
     with pytest.raises(ConfigurationError, match="BertForMaskedLM"):
