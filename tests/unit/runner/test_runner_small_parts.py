@@ -131,3 +131,11 @@ def test_known_causes_have_a_remedy(code: int, output: str, remedy: str) -> None
 
 def test_a_cause_is_cut_to_a_readable_length() -> None:
     assert len(diagnose(1, "ValueError: " + "x" * 10_000).cause) <= 500
+
+
+def test_executors_find_their_own_flow_whatever_the_shell_says() -> None:
+    shell = {"FLOWDEX_URL": "grpc://elsewhere:1", "FLOWDEX_API_KEY": "key"}
+    variables = child_environment({}, base=shell, url="grpc://127.0.0.1:51000")
+    assert (variables["FLOWDEX_URL"], variables["FLOWDEX_API_KEY"]) == ("grpc://127.0.0.1:51000", "key")
+    own = child_environment({"FLOWDEX_URL": "grpc://own:2"}, base=shell, url="grpc://127.0.0.1:51000")
+    assert own["FLOWDEX_URL"] == "grpc://own:2"
