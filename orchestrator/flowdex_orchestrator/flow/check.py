@@ -30,7 +30,8 @@ __all__ = ["check_flow"]
 _SERVED = ("grpc", "http")
 _WITHOUT_EFFECT = {
     "polling": "flowdex runs one shard of an executor, so there is nothing to poll",
-    "shards": "flowdex runs one shard of an executor; `replicas` share the load, a remote Qdrant has shards of its own",
+    "shards": "flowdex runs one shard of an executor; an embedded index has its own (uses_with.shards), and so has a "
+    "remote Qdrant (uses_with.server.shards); `replicas` share the load",
     "uvicorn_kwargs": "flowdex starts uvicorn with its own options",
     "volumes": "only containers have volumes; a process sees all of this machine's folders",
 }
