@@ -33,7 +33,6 @@ __all__ = ["Component", "Hit", "Query", "best_hits", "explanation", "ranked", "r
 
 _DEPTHS = (100, 400, 1600, 6400, 20_000)
 _PASSAGES_A_DOCUMENT = 4  # first guess of how many passages must be looked at for a document
-_ATTEMPTS = 3
 _KEYS = [DOCUMENT_ID, ORDINAL, GENERATION]
 _SHOWN = ["text", "start", "end", TAGS, CONTEXT]
 
@@ -105,13 +104,13 @@ async def search(
     fusion = wanted.fusion.fusion(settings.rrf_k) if wanted.mode == "hybrid" else None
     results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
-    for _ in range(_ATTEMPTS):
-        found = await reader.read([queries[index] for index in pending])
+    for whole in (False, True):
+        found = await reader.read([queries[index] for index in pending], whole=whole)
         for index, (rankings, depth) in zip(pending, found, strict=True):
             results[index] = best_hits(ranked(rankings, depth, fusion), wanted)
         hits = [hit for index in pending for hit in results[index]]
         await _fetch(collection, hits, vectors=wanted.diversity is not None)
-        # A document that is replaced between the two steps has lost the passages that were found: look again.
+        # A document replaced between the two steps has lost the passages that were found: look again, in one step.
         pending = [index for index in pending if any(hit.payload is None for hit in results[index])]
         if not pending:
             break
@@ -143,20 +142,25 @@ class _Reader:
         needed = wanted.units * (_PASSAGES_A_DOCUMENT if wanted.group == "document" else 1)
         self._depths = [depth for depth in _DEPTHS if depth >= needed] or _DEPTHS[-1:]
 
-    async def read(self, queries: Sequence[Query]) -> list[tuple[dict[str, Ranking], int]]:
-        """Each query's rankings by name, and the depth to which they were read."""
+    async def read(self, queries: Sequence[Query], *, whole: bool) -> list[tuple[dict[str, Ranking], int]]:
+        """Each query's rankings by name, and the depth to which they were read; `whole` with what is shown of hits."""
         params = self._layout.search_params(exact=await self._collection.is_small())
         found: list[tuple[dict[str, Ranking], int]] = [({}, 0) for _ in queries]
         pending = list(range(len(queries)))
         for depth in self._depths:
-            requests = [requests_for(queries[index], depth, self._selection, self._wanted, params) for index in pending]
+            # One more than is ranked shows whether the cut divides a group of equal scores.
+            requests = [
+                requests_for(queries[index], depth + 1, self._selection, self._wanted, params) for index in pending
+            ]
+            for request in (request for each in requests for request in each.values()):
+                request.with_payload = _KEYS + _SHOWN if whole else _KEYS
             answers = iter(await self._collection.query([request for each in requests for request in each.values()]))
             unsatisfied: list[int] = []
             for index, asked in zip(pending, requests, strict=True):
                 points = dict(zip(asked, islice(answers, len(asked)), strict=True))
                 rankings = read_rankings(points, higher_is_better=self._higher_is_better)
                 found[index] = rankings, depth
-                if any(len(each) >= depth for each in points.values()) and not self._suffices(rankings):
+                if any(len(each) > depth for each in points.values()) and not self._suffices(rankings):
                     unsatisfied.append(index)
             pending = unsatisfied
             if not pending:
@@ -170,7 +174,7 @@ class _Reader:
 
 
 def requests_for(
-    query: Query, depth: int, selection: models.Filter | None, wanted: SearchParameters, params: models.SearchParams
+    query: Query, limit: int, selection: models.Filter | None, wanted: SearchParameters, params: models.SearchParams
 ) -> dict[str, models.QueryRequest]:
     """The requests for a query's rankings, by their names; one without weight in the fusion is left out."""
     parts: dict[str, dict[str, Any]] = {}
@@ -182,7 +186,7 @@ def requests_for(
         weights = wanted.fusion.weights
         parts = {name: part for name, part in parts.items() if weights.get(name, 1.0)}  # type: ignore[call-overload]
     return {
-        name: models.QueryRequest(**part, filter=selection, limit=depth, with_payload=_KEYS)
+        name: models.QueryRequest(**part, filter=selection, limit=limit, with_payload=_KEYS)
         for name, part in parts.items()
     }
 
@@ -200,6 +204,7 @@ def read_rankings(points: Mapping[str, Sequence[Any]], *, higher_is_better: bool
         if key not in hits:
             payload = point.payload or {}
             hit = hits[key] = Hit(key, payload[DOCUMENT_ID], int(payload[ORDINAL]), int(payload[GENERATION]))
+            hit.payload = payload if "text" in payload else None
             newest[hit.document_id] = max(newest.get(hit.document_id, 0), hit.generation)
     rankings: dict[str, Ranking] = {}
     for name, each in points.items():
@@ -229,7 +234,9 @@ def ranked(rankings: Mapping[str, Ranking], depth: int, fusion: Fusion | None) -
     order: dict[str, None] = {}
     least = math.inf
     for level in _DEPTHS[: _DEPTHS.index(depth) + 1]:
-        lists = {name: [(hit.id, score) for hit, score in ranking[:level]] for name, ranking in rankings.items()}
+        lists = {
+            name: [(hit.id, score) for hit, score in _prefix(each, level, fusion)] for name, each in rankings.items()
+        }
         scores = fuse(lists, fusion) if fusion else dict(next(iter(lists.values()), []))
         added = sorted(
             (key for key in scores if key not in order),
@@ -245,6 +252,16 @@ def ranked(rankings: Mapping[str, Ranking], depth: int, fusion: Fusion | None) -
             hits[key].score, hits[key].rank = min(scores[key] - above, ceiling), len(order)
         least = hits[added[-1]].score
     return [hits[key] for key in order]
+
+
+def _prefix(ranking: Ranking, size: int, fusion: Fusion | None) -> Ranking:
+    """The first of a ranking: to be fused, without a group of equal scores that the cut would divide.
+
+    Which of such a group an index answers is arbitrary, and would decide which of them a fusion favours.
+    """
+    if fusion is None or len(ranking) <= size:
+        return ranking[:size]
+    return [item for item in ranking[:size] if item[1] > ranking[size][1]] or ranking[:size]
 
 
 def best_hits(hits: Sequence[Hit], wanted: SearchParameters) -> list[Hit]:
@@ -290,3 +307,5 @@ async def _fetch(collection: Collection, hits: Sequence[Hit], *, vectors: bool) 
         if record is not None:
             hit.payload = record.payload
             hit.vector = record.vector[DENSE] if vectors else None
+        elif vectors:
+            hit.payload = None  # without its vector it cannot be told from others

@@ -118,8 +118,9 @@ def test_who_is_ahead_in_every_ranking_is_ahead(found: Any, fusion: Fusion) -> N
 
 @given(rankings, st.floats(0.5, 4))
 def test_dbsf_does_not_heed_the_unit_of_scores(found: Any, factor: float) -> None:
-    scaled = {name: [(key, 3 + factor * score) for key, score in ranking] for name, ranking in found.items()}
-    assert fuse(scaled, Fusion("dbsf")) == pytest.approx(fuse(found, Fusion("dbsf")), abs=1e-3)
+    whole = {name: [(key, round(score)) for key, score in ranking] for name, ranking in found.items()}
+    scaled = {name: [(key, 3 + factor * score) for key, score in ranking] for name, ranking in whole.items()}
+    assert fuse(scaled, Fusion("dbsf")) == pytest.approx(fuse(whole, Fusion("dbsf")), abs=1e-6)
 
 
 # ---- parameters ----
@@ -271,7 +272,7 @@ def test_a_deeper_look_only_adds_at_the_end(dense: Any, sparse: Any, fusion: Fus
         return {"document_id": f"{number:03}", "ordinal": 0, "generation": 1}
 
     def points(found: Any, depth: int) -> list[Any]:
-        best = sorted(found, key=lambda item: (-item[1], item[0]))[:depth]
+        best = sorted(found, key=lambda item: (-item[1], item[0] * depth % 401))[: depth + 1]
         return [
             SimpleNamespace(
                 id=str(number),
