@@ -55,7 +55,8 @@ def test_keys_without_effect_are_warned_of() -> None:
         "flow.yml:6:3: warning: gateway.ssl_keyfile: flowdex accepts this key of Jina but does not act on it",
         "flow.yml:9:5: warning: executors[0].docker_kwargs: flowdex accepts this key of Jina but does not act on it",
         "flow.yml:10:5: warning: executors[0].shards: flowdex runs one shard of an executor; "
-        "`replicas` share the load, a remote Qdrant has shards of its own",
+        "an embedded index has its own (uses_with.shards), and so has a remote Qdrant (uses_with.server.shards); "
+        "`replicas` share the load",
     ]
 
 
