@@ -147,7 +147,8 @@ def _without_unknown_keys(document: Document, file: str, findings: list[Finding]
         kept = {}
         for key, value in data.items():
             if key in keys or (section is Flow and key.startswith(EXTENSION)):
-                kept[key] = value
+                nested = None if section is Flow else section.subsections().get(key)
+                kept[key] = known(nested, value, (*path, key)) if nested else value
             else:
                 findings.append(_finding(document, file, (*path, key), section.unknown_key(key)))
         return kept

@@ -5,6 +5,7 @@ model.py (types, descriptions) + jina_keys.py --flow_schema()--> schema.json, ke
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flowdex_orchestrator.flow.model import EXTENSION, Flow
@@ -13,12 +14,12 @@ from flowdex_orchestrator.flow.sections import Executor, FlowSettings, Gateway, 
 __all__ = ["flow_schema", "key_table"]
 
 _SUBSTITUTION = {"$ref": "#/$defs/substitution"}
-_SECTIONS: tuple[type[Section], ...] = (FlowSettings, Gateway, Executor)
+_TOP: tuple[type[Section], ...] = (FlowSettings, Gateway, Executor)
 
 
 def flow_schema() -> dict[str, Any]:
     """The schema as a JSON object."""
-    definitions = {section.__name__: _section_schema(section) for section in _SECTIONS}
+    definitions = {section.__name__: _section_schema(section) for section in _with_subsections(_TOP)}
     definitions["substitution"] = {
         "type": "string",
         "pattern": r"\$",
@@ -46,6 +47,12 @@ def flow_schema() -> dict[str, Any]:
     }
 
 
+def _with_subsections(sections: Iterable[type[Section]]) -> Iterator[type[Section]]:
+    for section in sections:
+        yield section
+        yield from _with_subsections(section.subsections().values())
+
+
 def key_table(section: type[Section]) -> str:
     """The typed keys of a section as a Markdown table, for the documentation."""
     properties = _section_schema(section)["properties"]
@@ -71,6 +78,8 @@ def _kind(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         kinds = [_kind(kind) for kind in schema["anyOf"] if kind != _SUBSTITUTION]
         return " or ".join(dict.fromkeys("list" if kind.startswith("list of") else kind for kind in kinds))
+    if "$ref" in schema:
+        return "mapping"
     if schema["type"] == "array":
         return f"list of {_kind(schema['items'])}"
     kind = str(schema["type"])
@@ -84,7 +93,11 @@ def _reference(section: type[Section], prop: dict[str, Any]) -> dict[str, Any]:
 def _section_schema(section: type[Section]) -> dict[str, Any]:
     """One mapping of the file: its typed keys, other spellings of them, and the keys of Jina that are only accepted."""
     made = section.model_json_schema(by_alias=True)["properties"]
-    properties = {key: _property(made[key]) for key in section.typed_keys()}
+    properties = {
+        # A key with a section as its value loses its description on the way.
+        key: _property({"description": section.model_fields[name].description, **made[key]})
+        for key, name in section.typed_keys().items()
+    }
     for alias, key in section.aliases.items():
         if key in properties:
             properties[alias] = {**properties[key], "description": f"Other spelling of {key}.", "deprecated": True}
@@ -105,6 +118,8 @@ def _property(made: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {
         key: made[key] for key in ("description", "default") if key in made and made[key] not in (None, [], ())
     }
+    if "$ref" in kinds[0]:
+        return {**values, **kinds[0]}
     if any(kind.get("type") == "string" and "enum" not in kind for kind in kinds):
         return {**values, **(kinds[0] if len(kinds) == 1 else {"anyOf": kinds})}
     return {**values, "anyOf": [*kinds, _SUBSTITUTION]}

@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from flowdex_orchestrator.flow import jina_keys
-from flowdex_orchestrator.flow.findings import nearest
+from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes
+from flowdex_orchestrator.flow.section import Section
 from flowdex_orchestrator.flow.values import (
     Environment,
     Flag,
@@ -33,7 +33,6 @@ from flowdex_orchestrator.flow.values import (
     Strings,
     Text,
     Uses,
-    expected,
 )
 
 __all__ = ["Executor", "FlowSettings", "Gateway", "Section"]
@@ -49,58 +48,11 @@ def _seconds(milliseconds: int) -> float | None:
     return None if milliseconds < 0 else milliseconds / 1000
 
 
-class Section(BaseModel):
-    """A mapping of a flow file: typed keys, keys of Jina that are only accepted, and nothing else."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
-
-    accepted: ClassVar[Mapping[str, str]] = {}
-    """Keys of Jina that flowdex accepts without acting on them, with their descriptions."""
-    aliases: ClassVar[Mapping[str, str]] = {}
-    """Other spellings that Jina accepts of keys."""
-
-    @classmethod
-    def typed_keys(cls) -> dict[str, str]:
-        """The keys that flowdex acts on, as written in YAML, with the attributes they become."""
-        return {field.alias or name: name for name, field in cls.model_fields.items()}
-
-    @classmethod
-    def known_keys(cls) -> list[str]:
-        """All keys that a file may use here."""
-        return [*cls.typed_keys(), *cls.aliases, *cls.accepted]
-
-    @classmethod
-    def unknown_key(cls, key: str) -> str:
-        """The message for a key that does not exist."""
-        near = nearest(key, cls.known_keys())
-        return f"unknown key{near}" if near else f"unknown key; the usual keys are {', '.join(cls.typed_keys())}"
-
-    @property
-    def unused(self) -> list[str]:
-        """The keys in use that flowdex accepts without acting on them."""
-        return list(self.model_extra or {})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            raise expected("a mapping (key: value)", data)
-        typed = cls.typed_keys()
-        values: dict[str, Any] = {}
-        for key, value in data.items():
-            key = cls.aliases.get(key, key)  # noqa: PLW2901 - the same key, as flowdex spells it
-            if key not in typed and key not in cls.accepted and key not in cls.model_fields:
-                raise PydanticCustomError("unknown_key", "{text}", {"text": f"{key}: {cls.unknown_key(key)}"})
-            if value is not None:  # `key:` without a value is as good as no key
-                values[key] = value
-        return values
-
-
 class Gateway(Section):
     """The flow's front: what it listens on and which class serves it under stock Jina."""
 
-    accepted = jina_keys.GATEWAY_KEYS
-    aliases = {
+    accepted: ClassVar[Mapping[str, str]] = jina_keys.GATEWAY_KEYS
+    aliases: ClassVar[Mapping[str, str]] = {
         "host_in": "host",
         "port_expose": "port",
         "port_in": "port",
@@ -127,6 +79,9 @@ class Gateway(Section):
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    kubernetes: GatewayKubernetes = Field(
+        default_factory=GatewayKubernetes, description="Its pods, service and ingress, for `flowdex export`."
+    )
 
     @property
     def send_timeout(self) -> float | None:
@@ -147,8 +102,8 @@ class Gateway(Section):
 class Executor(Section):
     """One step of the flow: a class, its arguments, how many replicas, and what it waits for."""
 
-    accepted = jina_keys.EXECUTOR_KEYS
-    aliases = {"force": "force_update", "host_in": "host", "ports": "port"}
+    accepted: ClassVar[Mapping[str, str]] = jina_keys.EXECUTOR_KEYS
+    aliases: ClassVar[Mapping[str, str]] = {"force": "force_update", "host_in": "host", "ports": "port"}
 
     name: Text = Field(default="executor", description="Unique name: a letter or _, then letters, digits and _.")
     uses: Uses = Field(
@@ -185,6 +140,10 @@ class Executor(Section):
     volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    autoscale: Autoscale | None = Field(default=None, description="How many replicas: as many as the load needs.")
+    kubernetes: ExecutorKubernetes = Field(
+        default_factory=ExecutorKubernetes, description="Its pods, for `flowdex export`."
+    )
 
     @property
     def send_timeout(self) -> float | None:
@@ -221,7 +180,7 @@ class Executor(Section):
 class FlowSettings(Section):
     """`with`: what holds for the gateway, and what the executors take where they say nothing themselves."""
 
-    accepted = {
+    accepted: ClassVar[Mapping[str, str]] = {
         **jina_keys.FLOW_KEYS,
         "external": "Whether all executors run elsewhere; say so at each.",
         "floating": "Whether no executor follows another by default; say so at each.",
@@ -231,7 +190,7 @@ class FlowSettings(Section):
         "uses_with": "Arguments of all executors; say so at each.",
         "volumes": "Volumes of all executors; say so at each.",
     }
-    aliases = {**Executor.aliases, **Gateway.aliases}
+    aliases: ClassVar[Mapping[str, str]] = {**Executor.aliases, **Gateway.aliases}
 
     name: Text = Field(default="flowdex", description="Name of the flow.")
     host: Text = Field(

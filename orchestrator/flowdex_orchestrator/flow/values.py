@@ -26,14 +26,21 @@ __all__ = [
     "Hosts",
     "LogLevel",
     "Mapped",
+    "Mappings",
     "Milliseconds",
     "Polling",
     "Ports",
     "PositiveInteger",
     "Protocols",
+    "Quantities",
+    "Quantity",
     "Retries",
+    "SecretKeys",
+    "ServiceType",
+    "Share",
     "Strings",
     "Text",
+    "Texts",
     "Uses",
     "expected",
 ]
@@ -42,6 +49,9 @@ T = TypeVar("T")
 PROTOCOL_NAMES = ("grpc", "http", "websocket")
 POLLING_NAMES = ("ANY", "ALL")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
+_QUANTITY = r"[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+_SECRET_KEY = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+"
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _MAX_SHOWN = 60
 
@@ -152,6 +162,36 @@ def _gpus(value: Any) -> str:
     raise expected("a number of GPUs, 'all' or 'device=ID[,device=ID]'", value)
 
 
+def _quantity(value: Any) -> str:
+    text = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not re.fullmatch(_QUANTITY, text):
+        raise expected("a quantity of Kubernetes, such as 500m, 2 or 4Gi", value)
+    return text
+
+
+def _texts(value: Any) -> dict[str, str]:
+    found = {}
+    for name, item in _mapping(value).items():
+        if isinstance(item, (list, dict)) or item is None:
+            raise expected(f"a text for {name}", item)
+        found[name] = str(item).lower() if isinstance(item, bool) else str(item)
+    return found
+
+
+def _secret_keys(value: Any) -> dict[str, str]:
+    found = _environment(value)
+    for name, item in found.items():
+        if not re.fullmatch(_SECRET_KEY, item):
+            raise expected(f"secret/key for the variable {name}, the name of a Secret and of a key in it", item)
+    return found
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise expected("a share (more than 0, at most 1, such as 0.7)", value)
+    return float(value)
+
+
 def _list_of(item: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [item, {"type": "array", "items": item}]}
 
@@ -220,4 +260,37 @@ LogLevel = Annotated[
     str,
     PlainValidator(lambda value: _choice(value, LOG_LEVELS, "a log level")),
     WithJsonSchema({"enum": [*LOG_LEVELS, *(name.lower() for name in LOG_LEVELS)]}),
+]
+Quantity = Annotated[
+    str,
+    PlainValidator(_quantity),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string", "pattern": f"^{_QUANTITY}$"}]}),
+]
+Quantities = Annotated[
+    dict[str, str],
+    PlainValidator(lambda value: {name: _quantity(item) for name, item in _mapping(value).items()}),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number"]}}),
+]
+Texts = Annotated[
+    dict[str, str],
+    PlainValidator(_texts),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}),
+]
+SecretKeys = Annotated[
+    dict[str, str],
+    PlainValidator(_secret_keys),
+    WithJsonSchema({"type": "object", "additionalProperties": {"type": "string", "pattern": f"^{_SECRET_KEY}$"}}),
+]
+Mappings = Annotated[
+    tuple[dict[str, Any], ...],
+    PlainValidator(lambda value: _one_or_more(value, _mapping)),
+    WithJsonSchema(_list_of({"type": "object"})),
+]
+Share = Annotated[
+    float, PlainValidator(_share), WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+]
+ServiceType = Annotated[
+    str,
+    PlainValidator(lambda value: _choice(value, SERVICE_TYPES, "a type of service")),
+    WithJsonSchema({"enum": list(SERVICE_TYPES)}),
 ]
