@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
-from flowdex.fields import read_fields
+from flowdex.fields import joined, read_fields
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, find_model, read_model
 from flowdex_executors.encoder.prompts import Prompts
 from flowdex_executors.encoder.tokenising import load_tokenizer
@@ -219,7 +219,7 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
             InvalidInput: It has no text, or two.
         """
         (text,), (fields,) = document.texts, read_fields(document)
-        if fields and text:
+        if fields and text and text != joined(fields):  # equal where it comes out of an index
             raise InvalidInput("a document has a text or fields, not both; put the text into a field")
         source = compose(fields, self.field_weights, self.title_field) if fields else Source(text or "")
         if fields:

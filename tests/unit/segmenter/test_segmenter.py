@@ -221,3 +221,12 @@ def test_describe() -> None:
     assert Segmenter.describe({"max_tokens": 100})["max_tokens"] == 100
     with pytest.raises(ConfigurationError):
         Segmenter.describe({"tokenizer": "./nowhere"})
+
+
+def test_a_document_out_of_an_index_has_fields_and_the_text_that_they_make(segmenter: Segmenter) -> None:
+    batch = DocumentBatch.from_columns(ids=["a", "b"], texts=["Title\n\nBody.", "Title\n\nOther."])
+    write_fields(batch, [{"title": "Title", "body": "Body."}] * 2)
+    replied = segmenter.segment(DocumentColumns(batch)).batch
+    assert [error is None for error in replied.column("error")] == [True, False]
+    assert replied.texts[0] == "Title\n\nBody."
+    assert len(replied.nested("chunks")[0]) == 1
