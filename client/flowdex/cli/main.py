@@ -63,6 +63,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Run one part (containers, supervisors)": {
         "executor": ("flowdex_orchestrator.worker.cli:executor", "Serve one executor of a flow over gRPC."),
         "gateway": ("flowdex_orchestrator.gateway.cli:gateway", "Serve a flow's gateway: gRPC and HTTP."),
+        "health": ("flowdex.cli.health:health", "Ask a gateway or an executor whether it takes requests."),
     },
     "Shell": {
         "completion": ("flowdex.cli.completion:completion", "Print the completion script of a shell."),

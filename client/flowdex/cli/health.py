@@ -1,0 +1,83 @@
+"""`flowdex health`: whether one gateway or executor takes requests, for the health check of a container.
+
+    grpc://, grpcs://  --grpc.health.v1 Check-->  SERVING               exit code 0
+    http://, https://  --GET /health/ready----->  200                   anything else: exit code 1, and why
+
+A container asks every few seconds, so nothing is imported here but what the question needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flowdex.cli.main import Settings
+
+if TYPE_CHECKING:
+    from flowdex.transport.target import Target
+
+__all__ = ["health"]
+
+_SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING); the client does without that package
+
+
+@click.command()
+@click.argument("url", required=False, envvar="FLOWDEX_HEALTH_URL")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Seconds to wait."
+)
+@click.pass_context
+def health(ctx: click.Context, url: str | None, timeout: float) -> None:
+    """Ask a gateway or an executor whether it takes requests: exit code 0 if it does.
+
+    URL is where it listens; without one FLOWDEX_HEALTH_URL, and without that the gateway of --url.
+
+    \b
+    Example:
+      flowdex health
+      flowdex health http://127.0.0.1:8080
+      flowdex health grpc://127.0.0.1:52000
+    """  # noqa: D301 - click's mark for lines to keep
+    from flowdex.errors import Unavailable
+    from flowdex.transport.target import Target
+
+    settings = ctx.obj if isinstance(ctx.obj, Settings) else Settings()
+    target = Target.parse(url or settings.url)
+    wrong = _grpc(target, timeout) if target.scheme.startswith("grpc") else _http(target, timeout)
+    if wrong:
+        raise Unavailable(f"{target} takes no requests: {wrong}")
+    click.echo(f"{target} takes requests.")
+
+
+def _grpc(target: Target, timeout: float) -> str | None:
+    """What is wrong; None if it is ready."""
+    import grpc
+
+    options = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
+    if target.secure:
+        channel = grpc.secure_channel(target.authority, grpc.ssl_channel_credentials(), options)
+    else:
+        channel = grpc.insecure_channel(target.authority, options)
+    with channel:
+        try:
+            check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")  # without serialisers: bytes
+            reply = check(b"", timeout=timeout)
+        except grpc.RpcError as error:
+            return f"{error.code().name.lower().replace('_', ' ')} ({error.details()})"
+    return None if reply == _SERVING else "it is not ready"
+
+
+def _http(target: Target, timeout: float) -> str | None:
+    """What is wrong; None if it is ready."""
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
+    connection = (HTTPSConnection if target.secure else HTTPConnection)(target.host, target.port, timeout=timeout)
+    try:
+        connection.request("GET", f"{target.path}/health/ready")
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as error:
+        return str(error) or type(error).__name__
+    finally:
+        connection.close()
+    return None if status == 200 else f"it answers with status {status}"
