@@ -201,7 +201,7 @@ async def test_a_replace_that_fails_is_undone(tmp_path: Path, monkeypatch: pytes
         engine_that(patch, tmp_path, "raise OSError('no space left on device')")
         indexer = QdrantIndexer(uri=uri, retry_for=0)
         await indexer.index(DocumentColumns(version_of(0, 4)))
-        with pytest.raises(Unavailable, match="no room left for the index.*nothing that was is lost"):
+        with pytest.raises(Unavailable, match=r"no room left for the index.*nothing that was is lost"):
             await indexer.index(DocumentColumns(version_of(0, 2)))
         assert (await indexer.status())["passages"] == 5
         indexer.close()

@@ -19,6 +19,7 @@ __all__ = ["TermCounter"]
 _NO_SATURATION = 1e15
 _MOST_WORDS = 200_000  # that are remembered; 100 bytes each
 _LONGEST_WORD = 64  # characters, of those
+_SEPARATORS = ("\x1c", "\x1d", "\x1e", "\x1f")  # white space to Python, and parts of words to the engine
 
 
 class TermCounter:
@@ -41,7 +42,7 @@ class TermCounter:
 
     def count(self, text: str) -> tuple[list[int], list[float]]:
         """The terms of a text, as hashes in no order, and how often each occurs."""
-        if not text.isascii():
+        if not text.isascii() or any(separator in text for separator in _SEPARATORS):
             vector = self._engine.embed_document(text)
             return vector.indices, vector.values
         words = text.split()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import qdrant_edge as edge
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowdex_executors.indexer.terms import TermCounter
@@ -26,6 +26,7 @@ def engine_counts(text: str) -> dict[int, float]:
 
 
 @settings(max_examples=400, deadline=None)
+@example(["0\x1fA", "a\x1cb\x1dc\x1ed"])
 @given(st.lists(_texts, min_size=1, max_size=4))
 def test_counts_are_the_engines(texts: list[str]) -> None:
     counter = TermCounter()

@@ -114,8 +114,8 @@ def test_a_module_path(folder):
 
 
 def test_a_bare_name_is_one_of_flowdexs_own_unless_the_flow_has_it(folder):
-    assert type(load(folder, "uses: Ranker")).__module__ == "flowdex_executors.ranker"
-    assert type(load(folder, "uses: Ranker\npy_modules: [mine.py]")).__module__ == "flowdex_executors.ranker"
+    assert type(load(folder, "uses: Ranker")).__module__ == "flowdex_executors.ranker.executor"
+    assert type(load(folder, "uses: Ranker\npy_modules: [mine.py]")).__module__ == "flowdex_executors.ranker.executor"
     (folder / "other.py").write_text(MINE.replace("Mine", "Ranker"))
     assert type(load(folder, "uses: Ranker\npy_modules: [other.py]")).__module__ == "other"
     with pytest.raises(ConfigurationError, match=r"uses: BertEncodr is no executor of flowdex \(did you mean BertEn"):
