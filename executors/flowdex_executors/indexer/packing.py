@@ -57,8 +57,9 @@ def is_due(info: dict[str, Any], *, graph: bool) -> bool:
     points, deleted = info["points"], info["deleted"]
     if deleted >= _LEAST and deleted >= _DELETED * (points + deleted):
         return True
-    unindexed = points - info["indexed"]
-    return bool(graph and unindexed >= max(_LEAST, _UNINDEXED * points))
+    # The engine counts vectors with an index of either kind, and sparse ones always have theirs.
+    without_graph = 2 * points - info["indexed"]
+    return bool(graph and without_graph >= max(_LEAST, _UNINDEXED * points))
 
 
 class Packer:

@@ -1,15 +1,16 @@
 """Count the terms of a text: tokenise (Unicode, Chinese segmented), drop English stop words, stem, hash, count.
 
-    text --ASCII only--> words between white space --known word--> its terms     counted in one go
+    text --plain ASCII-> words between white space --known word--> its terms     counted in one go
          --else--------> the engine's tokenizer                                   1.5 us a word
 
-The engine's tokenizer decides what a term is. In ASCII text no term crosses white space, so a word's terms are the same
-wherever it stands, and the engine is asked about each word only once: that is several times faster. In other text its
-neighbours decide (Chinese has no spaces), so the engine reads it as a whole.
+The engine's tokenizer decides what a term is. In plain ASCII no term crosses white space, so a word's terms are the
+same wherever it stands, and the engine is asked about each word only once: that is several times faster. In other text
+its neighbours decide (Chinese has no spaces), so the engine reads it as a whole.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -19,7 +20,8 @@ __all__ = ["TermCounter"]
 _NO_SATURATION = 1e15
 _MOST_WORDS = 200_000  # that are remembered; 100 bytes each
 _LONGEST_WORD = 64  # characters, of those
-_SEPARATORS = ("\x1c", "\x1d", "\x1e", "\x1f")  # white space to Python, and parts of words to the engine
+_PLAIN = re.compile(r"[ -~\t\n\r]*")
+"""ASCII without control characters, some of which are white space to Python and parts of words to the engine."""
 
 
 class TermCounter:
@@ -42,7 +44,7 @@ class TermCounter:
 
     def count(self, text: str) -> tuple[list[int], list[float]]:
         """The terms of a text, as hashes in no order, and how often each occurs."""
-        if not text.isascii() or any(separator in text for separator in _SEPARATORS):
+        if not _PLAIN.fullmatch(text):
             vector = self._engine.embed_document(text)
             return vector.indices, vector.values
         words = text.split()
