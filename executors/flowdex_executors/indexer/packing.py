@@ -76,6 +76,7 @@ class Packer:
         self._names: dict[str, float] = {}  # collections to look at, and since when
         self._woken = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._one = asyncio.Lock()  # pack at a time
 
     def wake(self, name: str) -> None:
         """Have a look at a collection soon: it was opened, or written to."""
@@ -112,14 +113,15 @@ class Packer:
     async def pack(self, name: str) -> int:
         """Pack the shards of a collection that need it, one after the other; how many there were."""
         packed = 0
-        infos = await self._shards.all(name, "info", urgent=True)
-        graph = sum(info["points"] for info in infos) > self._exact_up_to
-        for number, info in enumerate(infos):
-            if is_due(info, graph=graph):
-                started = time.monotonic()
-                await self._pack(name, number, _GRAPH_FROM_KB if graph else NEVER)
-                logger.info("packed shard %d of %r in %.1f s", number, name, time.monotonic() - started)
-                packed += 1
+        async with self._one:
+            infos = await self._shards.all(name, "info", urgent=True)
+            graph = sum(info["points"] for info in infos) > self._exact_up_to
+            for number, info in enumerate(infos):
+                if is_due(info, graph=graph):
+                    started = time.monotonic()
+                    await self._pack(name, number, _GRAPH_FROM_KB if graph else NEVER)
+                    logger.info("packed shard %d of %r in %.1f s", number, name, time.monotonic() - started)
+                    packed += 1
         return packed
 
     async def _pack(self, name: str, number: int, threshold: int) -> None:
