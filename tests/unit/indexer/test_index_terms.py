@@ -26,7 +26,7 @@ def engine_counts(text: str) -> dict[int, float]:
 
 
 @settings(max_examples=400, deadline=None)
-@example(["0\x1fA", "a\x1cb\x1dc\x1ed"])
+@example(["fox\vdog\fcat", "0\x1fA", "a\x1cb\x1dc\x1ed"])
 @given(st.lists(_texts, min_size=1, max_size=4))
 def test_counts_are_the_engines(texts: list[str]) -> None:
     counter = TermCounter()
