@@ -133,7 +133,7 @@ async def test_settings_must_agree(tmp_path: Path) -> None:
         await first.index(DocumentColumns(documents(3)))
         with pytest.raises(Conflict, match=r"of distance cosine, but .* of the indexer is dot"):
             await send(second, await fetch(first))
-        with pytest.raises(NotFound, match="does not exist"):
+        with pytest.raises(NotFound, match="nothing is indexed yet"):
             await second.snapshot(parameters={})
         with pytest.raises(InvalidInput, match="cannot name a transfer"):
             await first.snapshot(parameters={"done": "../../etc/passwd"})

@@ -1,7 +1,7 @@
 r"""Vector index: passages go in with their vectors, the best passages for a query come out.
 
     DocumentColumns --executor.py--> points.py --collection.py--> AsyncQdrantClient (http, grpc)  -> Qdrant server
-                       |                                     \--> edge.py -> engine_process.py -> engine.py (child)
+                       |                                     \--> edge.py -> shards.py -> engine_process.py -> engine.py
                        +-- search.py <- filters.py, sparse.py
 
 `QdrantIndexer` is the executor. It is written once against `AsyncQdrantClient` and `qdrant_client.models`; where the

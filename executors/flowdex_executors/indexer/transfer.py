@@ -167,6 +167,8 @@ class Snapshots:
             await asyncio.to_thread(folder.remove, wanted.done)
             return {"removed": wanted.done}
         await self._generations.refresh()
+        if await self._generations.active.dimensions() is None:
+            raise NotFound("nothing is indexed yet, so there is nothing to save")
         name = f"snapshot-{uuid.uuid4().hex[:16]}"
         path = await asyncio.to_thread(folder.place, name)
         written = await self._backend.call(lambda _: client.write_snapshot(self._generations.active.name, path))
