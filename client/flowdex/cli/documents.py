@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["count", "export", "get"]
 
+_FLOW_EXPORTS = {
+    "kubernetes": ("flowdex_orchestrator.export.cli:kubernetes", "Write Kubernetes manifests of a flow file."),
+    "docker-compose": ("flowdex_orchestrator.export.cli:docker_compose", "Write a docker-compose.yml of a flow file."),
+}
+
 
 @click.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
@@ -111,7 +116,27 @@ def count(
         click.echo(number)
 
 
-@click.command()
+class _Export(click.Group):
+    """Exports of the flow file, each imported when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_FLOW_EXPORTS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _FLOW_EXPORTS:
+            return None
+        from importlib import import_module
+
+        module, _, attribute = _FLOW_EXPORTS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _FLOW_EXPORTS.items()])
+
+
+@click.group(cls=_Export, invoke_without_command=True)
 @click.option(
     "-o", "--output", type=click.File("w", encoding="utf-8"), default="-", help="Write to this file  [standard output]."
 )
@@ -128,6 +153,8 @@ def export(
 ) -> None:
     """Write all documents, or those that a filter finds, as JSON lines that `flowdex index` reads back exactly.
 
+    With a command: write the flow file for another runtime instead.
+
     Documents come as they were sent: id, text or fields, tags, and vectors that were the caller's own. Passages and the
     encoder's vectors are made anew when they are indexed again. --timeout is for each page.
 
@@ -135,7 +162,10 @@ def export(
     Example:
       flowdex export -o backup.jsonl
       flowdex export --filter '{"lang": "en"}' | flowdex -u grpc://other:51000 index -
+      flowdex export kubernetes flow.yml -o k8s/
     """  # noqa: D301 - click's mark for lines to keep
+    if ctx.invoked_subcommand is not None:
+        return
     from flowdex.readers import EXPORT_VERSION
     from flowdex.results import counted
 

@@ -41,7 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "rank": ("flowdex.cli.rank:rank", "Rank texts by how well they answer a query, without an index."),
         "get": ("flowdex.cli.documents:get", "Print documents by their ids."),
         "count": ("flowdex.cli.documents:count", "Count documents, all or those that a filter finds."),
-        "export": ("flowdex.cli.documents:export", "Write documents as JSON lines, for 'flowdex index'."),
+        "export": ("flowdex.cli.documents:export", "Write documents as JSON lines; or the flow for Kubernetes."),
         "delete": ("flowdex.cli.manage:delete", "Remove documents from the index."),
         "reindex": ("flowdex.cli.reindex:reindex", "Embed all documents anew, with another encoder."),
         "snapshot": ("flowdex.cli.snapshots:snapshot", "Save all that is indexed to one file."),

@@ -10,12 +10,12 @@ Jina's rules, with two differences: a variable that is not defined is an error (
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flowdex_orchestrator.flow.findings import nearest
 
-__all__ = ["SubstitutionError", "substitute"]
+__all__ = ["SubstitutionError", "environment_names", "substitute"]
 
 _PATTERN = re.compile(
     r"""
@@ -62,6 +62,20 @@ def substitute(
         value = _lookup(whole, env, context)
         return resolve(value) if isinstance(value, str) else value
     return _PATTERN.sub(lambda match: str(_lookup(match, env, context)), text)
+
+
+def environment_names(text: str) -> Iterator[str]:
+    """The environment variables that a scalar names, in its order."""
+    for match in _PATTERN.finditer(text):
+        expression = match["expression"]
+        if match[0] == "$$":
+            continue
+        if expression is None:
+            yield match["braced"] if match["plain"] is None else match["plain"]
+            continue
+        scope, _, name = expression.strip().partition(".")
+        if scope in ("ENV", "env"):
+            yield name
 
 
 def _lookup(match: re.Match[str], env: Mapping[str, str], context: Mapping[str, Any]) -> Any:

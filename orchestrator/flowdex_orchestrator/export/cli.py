@@ -1,0 +1,112 @@
+"""`flowdex export kubernetes` and `flowdex export docker-compose`.
+
+    flow.yml --load_flow, inspect_classes--> Deployment --render--> files below a folder | one file
+
+What a command wrote earlier and would not write now is removed; nothing else in the folder is touched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.export.model import Deployment
+
+__all__ = ["docker_compose", "kubernetes"]
+
+_flow_argument = click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW]")
+_prefix_option = click.option(
+    "--image-prefix", default="", metavar="PREFIX", help="In front of flowdex's own images, such as a registry and '/'."
+)
+_timeout_option = click.option(
+    "--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Time to import the executors' classes."
+)
+
+
+@click.command()
+@_flow_argument
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="k8s", show_default=True, help="Folder."
+)
+@click.option("--namespace", metavar="NAME", help="Namespace of the flow.  [default: the flow's name]")
+@_prefix_option
+@_timeout_option
+def kubernetes(flow: Path | None, output: Path, namespace: str | None, image_prefix: str, timeout: float) -> None:
+    """Write Kubernetes manifests of a flow: a Kustomize base, components and overlays.
+
+    FLOW is ./flow.yml by default. Overlays: local, gpu, production, production-keda. What the operator has to see to
+    is said on standard error.
+
+    \b
+    Example:
+      flowdex export kubernetes flow.yml -o k8s/
+      kubectl apply -k k8s/overlays/local
+    """  # noqa: D301 - click's mark for lines to keep
+    from flowdex_orchestrator.export.folder import write_folder
+    from flowdex_orchestrator.export.kubernetes import render
+
+    deployment = _deployment(flow, image_prefix, timeout, namespace)
+    write_folder(output, render(deployment))
+    _tell(deployment)
+    click.echo(
+        f"{output}: base and overlays of {deployment.flow.name}; kubectl apply -k {output}/overlays/local", err=True
+    )
+
+
+@click.command("docker-compose")
+@_flow_argument
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File.  [default: standard output]"
+)
+@_prefix_option
+@_timeout_option
+def docker_compose(flow: Path | None, output: Path | None, image_prefix: str, timeout: float) -> None:
+    """Write a docker-compose.yml of a flow.
+
+    FLOW is ./flow.yml by default. The containers read the flow file where it is, so keep both in one folder.
+
+    \b
+    Example:
+      flowdex export docker-compose flow.yml -o docker-compose.yml
+      docker compose up
+    """  # noqa: D301 - click's mark for lines to keep
+    from flowdex.errors import ConfigurationError
+    from flowdex_orchestrator.export.compose import render_compose
+
+    deployment = _deployment(flow, image_prefix, timeout, None)
+    text = render_compose(deployment)
+    _tell(deployment)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"{output} cannot be written: {error.strerror}") from None
+
+
+def _deployment(path: Path | None, prefix: str, timeout: float, namespace: str | None) -> Deployment:
+    from dataclasses import replace
+
+    from flowdex_orchestrator.export.model import dns_label, make_deployment
+    from flowdex_orchestrator.flow import FlowFileError, default_flow_path, load_flow
+    from flowdex_orchestrator.flow.classes import inspect_classes
+
+    file = path or default_flow_path()
+    flow = load_flow(file)
+    findings, facts = inspect_classes(flow, flow.folder, timeout)
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise FlowFileError(errors)
+    deployment = make_deployment(flow, file.read_text(encoding="utf-8-sig"), facts, image_prefix=prefix)
+    return deployment if namespace is None else replace(deployment, name=dns_label(namespace))
+
+
+def _tell(deployment: Deployment) -> None:
+    for remark in deployment.remarks:
+        click.echo(f"note: {remark}", err=True)
+    if deployment.variables.secrets:
+        names = ", ".join(deployment.variables.secrets)
+        click.echo(f"note: the Secret {deployment.secret} must hold {names}", err=True)
