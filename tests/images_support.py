@@ -143,7 +143,7 @@ _MAKE_ROOT = """
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$ROOT"
 cd "$ROOT"
-mkdir -p usr etc/flowdex proc dev tmp var/lib/flowdex var/cache/flowdex opt/flowdex ".$BASE" ".$(dirname "$MADE_AT")"
+mkdir -p usr etc/flowdex proc dev tmp var/lib/flowdex var/cache/flowdex opt/flowdex ".$BASE"
 mount --rbind /usr usr
 mount --bind "$BASE" ".$BASE"
 for each in bin sbin lib lib64; do ln -s "usr/$each" "$each"; done
@@ -154,7 +154,6 @@ printf '127.0.0.1 localhost\\n' > etc/hosts
 if [ -n "$FLOW" ]; then cp "$FLOW" etc/flowdex/flow.yml; fi
 chmod -R a+rX etc
 mount --bind "$ENVIRONMENT" opt/flowdex
-ln -s /opt/flowdex ".$MADE_AT"
 mount -t tmpfs -o mode=1777 tmpfs tmp
 for each in $WRITABLE; do mount -t tmpfs -o "mode=755,uid=$OWNER,gid=$GROUP" tmpfs ".$each"; done
 mount -t proc proc proc
@@ -219,7 +218,6 @@ class Container:
                     "ROOT": str(root),
                     "BASE": sys.base_prefix,
                     "ENVIRONMENT": str(environment),
-                    "MADE_AT": str(environment),
                     "WRITABLE": "/var/lib/flowdex /var/cache/flowdex",
                     "OWNER": owner,
                     "GROUP": group,

@@ -92,7 +92,7 @@ def test_the_dockerfile_keeps_the_rules() -> None:
         ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGKILL", "another signal"),
         (" --require-hashes", "", "without hashes"),
         ("HOME=/tmp", "HOME=/home/flowdex", "on the root file system"),
-        ("COPY --from=wheel", "COPY --from=weel", "which is no stage"),
+        ("COPY --from=project", "COPY --from=projekt", "which is no stage"),
         ("EXPOSE 51000 8080", "EXPOSE 80", "needs root"),
         ("RUN groupadd", "RUN curl -O https://example.org/x && groupadd", "nobody checks"),
     ],
@@ -181,7 +181,7 @@ def test_the_wheel_is_built_of_all_that_the_project_says() -> None:
     built = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = {"pyproject.toml", "LICENSE", project["project"]["readme"], *built["force-include"]}
     needed |= {package.split("/")[0] for package in built["packages"]}
-    (copies,) = [{word for copy in STAGES["wheel"].all("COPY") for word in copy.words[:-1]}]
+    (copies,) = [{word for copy in STAGES["project"].all("COPY") for word in copy.words[:-1]}]
     assert needed <= copies
 
 
