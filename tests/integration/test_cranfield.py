@@ -78,4 +78,7 @@ def test_passages(whole: Evaluation, client: Client, dataset: Dataset) -> None:
     passages = evaluate(client, dataset, options)
     assert passages.indexing is not None
     assert passages.indexing.passages > 1398
-    assert ndcg(passages)["hybrid"] >= ndcg(whole)["hybrid"]
+    cut, uncut = ndcg(passages), ndcg(whole)
+    for mode in MODES:  # as good, up to what the collection can tell: a standard error is about 0.02
+        assert cut[mode] > uncut[mode] - 0.005
+    assert cut["hybrid"] > max(cut["dense"], cut["sparse"])
