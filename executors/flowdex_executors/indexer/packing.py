@@ -43,6 +43,7 @@ _LEAST = 1000  # points, below which nothing is gained
 _DELETED, _UNINDEXED = 0.2, 0.1
 _GRAPH_FROM_KB = 10_000  # of vectors in a segment
 _LAST_UPDATES = 4  # that may remain in the journal for when writes are shut out
+_ROUNDS = 5  # of catching up; whoever writes faster than the copy can be written to, waits for it after these
 _LONGEST_JOURNAL = 256 * 2**20  # bytes of arrays
 _NICENESS = 10
 
@@ -138,7 +139,9 @@ class Packer:
             builder = await asyncio.to_thread(EngineProcess, shards.folder.path, shards.folder.lock, niceness=_NICENESS)
             target = _Build(builder, str(build.relative_to(shards.folder.path)))
             await target.pack(manifest, threshold, journal)
-            while len(journal) > _LAST_UPDATES:
+            for _ in range(_ROUNDS):
+                if len(journal) <= _LAST_UPDATES:
+                    break
                 await target.replay(journal)
             async with shards.gate(number):
                 await target.replay(journal)
