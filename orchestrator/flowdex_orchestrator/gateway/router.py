@@ -25,6 +25,7 @@ from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
+from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
@@ -105,6 +106,7 @@ class Router:
         self._settings = settings
         self._plans: dict[tuple[str, str], Plan] = {}
         self._floating: set[asyncio.Task[_Message]] = set()
+        self.metrics = Metrics()
         self._own: dict[str, Callable[[], Awaitable[Mapping[str, Any]]]] = {}
 
     def answer(self, endpoint: str, results: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
@@ -146,21 +148,26 @@ class Router:
         started = time.time_ns()
         self._admit(len(data))
         self.in_flight += 1
+        endpoint, failed = "", True
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
-                return Reply(_own_reply(started, frame, await own()), False)
+                results = await own()
+                failed = False
+                return Reply(_own_reply(started, frame, results), False)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
             request = _Request(frame.parameters, specific, deadline, metadata, idempotent)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
-            return Reply(self._finish(started, request, answer.frame), answer.is_error)
+            failed = answer.is_error
+            return Reply(self._finish(started, request, answer.frame), failed)
         finally:
             self.in_flight -= 1
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, failed)
 
     async def handle_stream(
         self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()

@@ -20,7 +20,7 @@ from flowdex_orchestrator.gateway.topology import GATEWAY
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["STATUS_ENDPOINT", "flow_status", "status_results"]
+__all__ = ["STATUS_ENDPOINT", "executor_statuses", "flow_status", "status_results"]
 
 STATUS_ENDPOINT = "/status"
 
@@ -30,8 +30,7 @@ _SECONDS = 2.0  # for each executor to say how it is
 async def flow_status(gateway: Gateway) -> dict[str, Any]:
     """The flow's name, version, endpoints and executors with their replicas; JSON values only."""
     endpoints = gateway.router.endpoints()
-    asked = [name for name in endpoints.get(STATUS_ENDPOINT, ()) if gateway.pools[name].ready]
-    answers = dict(zip(asked, await asyncio.gather(*(_executor_status(gateway, name) for name in asked)), strict=True))
+    answers = await executor_statuses(gateway)
     return {
         "name": gateway.name,
         "version": version("flowdex"),
@@ -58,6 +57,12 @@ async def flow_status(gateway: Gateway) -> dict[str, Any]:
             for target in gateway.targets
         ],
     }
+
+
+async def executor_statuses(gateway: Gateway) -> dict[str, Any]:
+    """What each executor that has `/status` and is ready says of itself."""
+    asked = [name for name in gateway.router.endpoints().get(STATUS_ENDPOINT, ()) if gateway.pools[name].ready]
+    return dict(zip(asked, await asyncio.gather(*(_executor_status(gateway, name) for name in asked)), strict=True))
 
 
 async def status_results(gateway: Gateway) -> dict[str, Any]:

@@ -14,8 +14,8 @@ _PANELS = (
     ("Requests a second", "sum by (endpoint) (rate(flowdex_requests_total{F}[1m]))", "{{endpoint}}", "reqps"),
     (
         "Failed requests a second",
-        'sum by (endpoint, code) (rate(flowdex_requests_total{F,code!="ok"}[1m]))',
-        "{{endpoint}} {{code}}",
+        'sum by (endpoint) (rate(flowdex_requests_total{F,outcome!="ok"}[1m]))',
+        "{{endpoint}}",
         "reqps",
     ),
     (
@@ -27,13 +27,6 @@ _PANELS = (
     ("Requests in flight", "sum(flowdex_requests_in_flight{F})", "in flight", "short"),
     ("Ready replicas", "max by (executor) (flowdex_executor_replicas_ready{F})", "{{executor}}", "short"),
     ("Milliseconds in the executors' queues", "max by (executor) ({M}{F})", "{{executor}}", "ms"),
-    (
-        "Executors: mean time of a call",
-        "sum by (executor) (rate(flowdex_executor_call_duration_seconds_sum{F}[1m])) / "
-        "sum by (executor) (rate(flowdex_executor_call_duration_seconds_count{F}[1m]))",
-        "{{executor}}",
-        "s",
-    ),
     ("Calls in flight", "sum by (executor) (flowdex_executor_in_flight{F})", "{{executor}}", "short"),
 )
 

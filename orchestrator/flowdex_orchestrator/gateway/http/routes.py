@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import Unavailable
@@ -16,7 +17,8 @@ from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
 from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
 from flowdex_orchestrator.gateway.http.ranking import add_rank_route
-from flowdex_orchestrator.gateway.status import flow_status
+from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
+from flowdex_orchestrator.gateway.status import executor_statuses, flow_status
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -85,6 +87,13 @@ def make_router() -> APIRouter:
     async def status(call: Call) -> Response:
         """Show the flow: its endpoints, executors, replicas, and what the executors say of themselves."""
         return Response(replies.dump(await flow_status(call.gateway)), media_type="application/json")
+
+    @router.get("/metrics", tags=["service"], response_class=PlainTextResponse)
+    async def metrics(request: Request) -> Response:
+        """What Prometheus reads: requests, latencies, replicas, queues."""
+        gateway: Gateway = request.app.state.gateway
+        text = gateway.router.metrics.expose(gateway, await executor_statuses(gateway))
+        return Response(text, media_type=CONTENT_TYPE)
 
     @router.get("/health/live", tags=["service"])
     async def live() -> models.Health:

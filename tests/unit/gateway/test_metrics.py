@@ -1,0 +1,75 @@
+"""`GET /metrics`: what is counted, and that Prometheus' own parser reads it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flowdex_orchestrator.gateway.metrics import BOUNDS, OTHER, Metrics
+
+parser = pytest.importorskip("prometheus_client.parser")
+
+
+def gateway(in_flight: int = 0, **pools: list[tuple[bool, int]]) -> Any:
+    made = {
+        name: SimpleNamespace(replicas=[SimpleNamespace(ready=ready, in_flight=calls) for ready, calls in replicas])
+        for name, replicas in pools.items()
+    }
+    return SimpleNamespace(pools=made, router=SimpleNamespace(in_flight=in_flight))
+
+
+def samples(metrics: Metrics, of: Any, statuses: dict[str, Any] | None = None) -> dict[tuple[str, Any], float]:
+    text = metrics.expose(of, statuses or {})
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_requests_are_counted_by_endpoint_and_outcome() -> None:
+    metrics = Metrics()
+    metrics.observe("/encode", 0.004, False)
+    metrics.observe("/encode", 0.6, True)
+    metrics.observe("/search", 99.0, False)
+    found = samples(metrics, gateway(in_flight=3))
+    assert found["flowdex_requests_total", (("endpoint", "/encode"), ("outcome", "ok"))] == 1
+    assert found["flowdex_requests_total", (("endpoint", "/encode"), ("outcome", "error"))] == 1
+    assert found["flowdex_requests_in_flight", ()] == 3
+    name, encode = "flowdex_request_duration_seconds", ("endpoint", "/encode")
+    assert found[f"{name}_count", (encode,)] == 2
+    assert found[f"{name}_sum", (encode,)] == pytest.approx(0.604)
+    buckets = [found[f"{name}_bucket", (encode, ("le", str(bound)))] for bound in (*BOUNDS, "+Inf")]
+    assert buckets == [(bound >= 0.004) + (bound >= 0.6) for bound in (*BOUNDS, float("inf"))]
+    assert found[f"{name}_bucket", (("endpoint", "/search"), ("le", "30.0"))] == 0
+    assert found[f"{name}_bucket", (("endpoint", "/search"), ("le", "+Inf"))] == 1
+
+
+def test_replicas_and_queues_are_those_of_now() -> None:
+    of = gateway(encoder=[(True, 2), (True, 1), (False, 0)], indexer=[(False, 0)])
+    found = samples(Metrics(), of, {"encoder": {"queue_ms": 12.5}, "indexer": {"documents": 3}})
+    encoder, indexer = (("executor", "encoder"),), (("executor", "indexer"),)
+    assert found["flowdex_executor_replicas", encoder] == 3
+    assert found["flowdex_executor_replicas_ready", encoder] == 2
+    assert found["flowdex_executor_replicas_ready", indexer] == 0
+    assert found["flowdex_executor_in_flight", encoder] == 3
+    assert found["flowdex_executor_queue_milliseconds", encoder] == 12.5
+    assert ("flowdex_executor_queue_milliseconds", indexer) not in found
+
+
+def test_callers_cannot_fill_the_memory_with_names_of_endpoints() -> None:
+    metrics = Metrics()
+    for number in range(500):
+        metrics.observe(f"/{number}", 0.1, True)
+    found = samples(metrics, gateway())
+    assert found["flowdex_requests_total", (("endpoint", OTHER), ("outcome", "error"))] == 400
+    assert len(found) < 3000
+
+
+def test_names_are_escaped() -> None:
+    metrics = Metrics()
+    metrics.observe('/a"b\\c\nd', 0.1, False)
+    found = samples(metrics, gateway())
+    assert found["flowdex_requests_total", (("endpoint", '/a"b\\c\nd'), ("outcome", "ok"))] == 1
