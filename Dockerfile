@@ -25,7 +25,8 @@ COPY docker/locks/build.txt locks/
 RUN python -m pip install --quiet --require-hashes --no-deps --requirement locks/build.txt
 COPY docker/install.sh ./
 
-# flowdex itself, and apart from it what each part needs: a change of the one is a small layer over the other.
+# flowdex itself, and apart from it what each part needs: a change of the one is a small layer over the other. Without the
+# links of its virtual environment, which the other has too.
 
 FROM tools AS project
 COPY pyproject.toml README.md LICENSE flow.yml ./
@@ -34,7 +35,8 @@ COPY executors executors/
 COPY orchestrator orchestrator/
 RUN python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/flowdex \
-    && python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl
+    && python -m pip --python /opt/flowdex install --quiet --no-deps --no-index /wheels/*.whl \
+    && find /opt/flowdex -type l -delete
 
 FROM tools AS gateway-environment
 COPY docker/locks/gateway.txt locks/
