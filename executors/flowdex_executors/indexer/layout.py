@@ -153,7 +153,11 @@ class IndexFolder:
         except OSError as error:
             raise disk_error(error, path) from None
         self._manifests: dict[str, Manifest] = {}
-        self._clean()
+        try:
+            self._clean()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the lock up, as far as this process is concerned."""

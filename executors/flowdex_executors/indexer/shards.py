@@ -54,6 +54,7 @@ class Shards:
     def __init__(self, directory: Path, *, count: int = 1, durability: str = "process") -> None:
         self.count = count
         self.folder = IndexFolder(directory)
+        self._closed = False
         self._gates = [asyncio.Lock() for _ in range(count)]
         self._journals: dict[tuple[str, int], Journal] = {}
         with ThreadPoolExecutor(count) as pool:
@@ -73,11 +74,11 @@ class Shards:
 
     def close(self) -> None:
         """Flush, end the engines, and give up the lock."""
-        if not self._engines:
+        if self._closed:
             return
-        with ThreadPoolExecutor(len(self._engines)) as pool:
+        self._closed = True
+        with ThreadPoolExecutor(self.count) as pool:
             list(pool.map(EngineProcess.close, self._engines))
-        self._engines = []
         self.folder.close()
 
     def manifest(self, name: str) -> Manifest:
