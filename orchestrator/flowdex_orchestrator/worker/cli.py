@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from flowdex.errors import FlowdexError
+from flowdex_orchestrator.gpus import VISIBLE, deal_gpus
 
 if TYPE_CHECKING:
     from jina import Executor
@@ -90,7 +91,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
     if settings:
         flow = flow.with_arguments({name: dict(map(parse_argument, settings))})
     entry = flow.executor(name)
-    _configure_process((log_level or entry.log_level).upper(), flow.folder, entry.env)
+    _configure_process((log_level or entry.log_level).upper(), flow.folder, entry.env, replica)
     addresses = entry.addresses()
     flow_host, _, flow_port = (addresses[replica] if replica < len(addresses) else "").rpartition(":")
     options = ServerOptions(
@@ -106,9 +107,11 @@ def executor(  # noqa: PLR0917 - click passes them by name
     process_exit(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))
 
 
-def _configure_process(level: str, folder: Path, env: dict[str, str]) -> None:
+def _configure_process(level: str, folder: Path, env: dict[str, str], replica: int) -> None:
     """Set what holds for the whole process: logging, the flow's environment variables, the import path."""
     os.environ.update(env)
+    if VISIBLE in env:  # the file has it for all replicas; in a container those are its own GPUs
+        os.environ[VISIBLE] = deal_gpus(env[VISIBLE], replica)
     os.environ.setdefault("JINA_OPTOUT_TELEMETRY", "1")
     os.environ.setdefault("JINA_LOG_LEVEL", level)
     logging.basicConfig(
