@@ -1,0 +1,152 @@
+"""Every overlay builds with Kustomize, and every object in it is one that Kubernetes knows, strictly.
+
+k8s/overlays/* and those of all other flows --kubectl kustomize--> objects --kubernetes-validate--> two versions
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flowdex_orchestrator.export import make_deployment
+from flowdex_orchestrator.export.folder import write_folder
+from flowdex_orchestrator.export.kubernetes import render
+from flowdex_orchestrator.flow import parse_flow
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBECTL = shutil.which("kubectl")
+VERSIONS = ("1.31", "1.36")
+CUSTOM = {"monitoring.coreos.com/v1", "keda.sh/v1alpha1", "gateway.networking.k8s.io/v1"}  # of others' schemas
+EMBEDDED = {"embedded": True, "uri": "edge://.flowdex/index"}
+EVERYTHING = """
+jtype: Flow
+with: {name: all, protocol: [grpc, http]}
+gateway: {kubernetes: {replicas: 3, ingress: {host: s.test}, service: {type: LoadBalancer}}}
+executors:
+  - {name: a, uses: flowdex_executors.BertEncoder, gpus: 1, autoscale: {min: 2}, uses_with: {model: org/m},
+     kubernetes: {model_cache: {size: 3Gi}, tolerations: {operator: Exists}}}
+  - {name: b, uses: flowdex_executors.BertEncoder, autoscale: {target_cpu: 0.6}, env: {X: $X_TOKEN, Y: $Y}}
+  - {name: c, uses: flowdex_executors.QdrantIndexer}
+  - {name: d, uses: mine.Own, replicas: 2, needs: gateway}
+  - {name: e, external: true, host: h, port: 7}
+"""
+EXPORTS = ("default", "everything", "remote")
+
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl, which has Kustomize in it, is not installed")
+
+
+def export(text: str, facts: Mapping[int, Mapping[str, Any]], folder: Path) -> Path:
+    env = {"QDRANT_URL": "grpc://qdrant:6334", "QDRANT_API_KEY": "k", "X_TOKEN": "t", "Y": "y"}
+    write_folder(folder, render(make_deployment(parse_flow(text, env=env), text, facts, environment=env)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("export")
+    remote = (ROOT / "flows/qdrant.yml").read_text(encoding="utf-8")
+    return {
+        "default": ROOT / "k8s",
+        "everything": export(EVERYTHING, {2: EMBEDDED}, folder / "everything"),
+        "remote": export(remote, {2: {"uri": "grpc://qdrant:6334"}}, folder / "remote"),
+    }
+
+
+@pytest.fixture(scope="module")
+def seen() -> set[str]:
+    return set()
+
+
+@cache
+def build(folder: Path) -> list[dict[str, Any]]:
+    assert KUBECTL is not None
+    done = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+@pytest.mark.parametrize(
+    "overlay", ["base", "overlays/local", "overlays/gpu", "overlays/production", "overlays/production-keda"]
+)
+@pytest.mark.parametrize("name", EXPORTS)
+def test_every_object_is_valid(name: str, overlay: str, exports: dict[str, Path], seen: set[str]) -> None:
+    schemas = pytest.importorskip("kubernetes_validate", reason="the extra `kubernetes` is not installed")
+    objects = build(exports[name] / overlay)
+    assert len(objects) > 8
+    for each in objects:
+        namespaced = each["kind"] != "Namespace"
+        assert not namespaced or each["metadata"]["namespace"], each["metadata"]["name"]
+        text = json.dumps(each)
+        if each["apiVersion"] not in CUSTOM and text not in seen:
+            seen.add(text)  # most objects of an overlay are the base's
+            for version in VERSIONS:
+                schemas.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("component", ["gateway-api", "qdrant", "qdrant-cluster", "monitoring", "ingress", "keda"])
+def test_every_component_fits_on_the_base(component: str, exports: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(exports["default"], tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/mine"
+    overlay.mkdir()
+    text = f"resources: [../../base]\ncomponents: [../../components/{component}]\nnamespace: mine\n"
+    (overlay / "kustomization.yaml").write_text(text)
+    objects = build(overlay)
+    assert len(objects) > len(build(exports["default"] / "base"))
+
+
+def test_a_changed_flow_changes_the_pods(exports: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(exports["default"], tmp_path / "k8s")
+
+    def configurations() -> dict[str, str]:
+        build.cache_clear()
+        found = {}
+        for each in build(tmp_path / "k8s/overlays/local"):
+            if each["kind"] in ("Deployment", "StatefulSet"):
+                volumes = {item["name"]: item for item in each["spec"]["template"]["spec"]["volumes"]}
+                found[each["metadata"]["name"]] = volumes["flow"]["configMap"]["name"]
+        return found
+
+    before = configurations()
+    with (tmp_path / "k8s/base/flow.yml").open("a") as file:
+        file.write("# changed\n")
+    after = configurations()
+    assert before.keys() == after.keys() == {"gateway", "segmenter", "encoder", "indexer", "ranker"}
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_production_has_the_index_on_a_cluster(exports: dict[str, Path]) -> None:
+    objects = {
+        f"{each['kind']}/{each['metadata']['name']}": each for each in build(exports["default"] / "overlays/production")
+    }
+    assert "StatefulSet/indexer" not in objects
+    assert objects["Deployment/indexer"]["spec"]["replicas"] == 2
+    assert objects["StatefulSet/qdrant"]["spec"]["replicas"] == 3
+    assert "replicas" not in objects["Deployment/encoder"]["spec"]
+    (flow,) = (
+        each for name, each in objects.items() if name.startswith("ConfigMap/flow-") and "flow.yml" in each["data"]
+    )
+    assert "grpc://qdrant:6334" in flow["data"]["flow.yml"]
+    for name in ("gateway", "segmenter", "encoder", "ranker"):
+        env = objects[f"Deployment/{name}"]["spec"]["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "QDRANT_API_KEY", "value": "withheld"} in env
+
+
+def test_keda_takes_the_place_of_the_autoscalers(exports: dict[str, Path]) -> None:
+    kinds = [each["kind"] for each in build(exports["everything"] / "overlays/production-keda")]
+    assert "HorizontalPodAutoscaler" not in kinds
+    assert kinds.count("ScaledObject") == 2
+
+
+def test_local_is_one_of_everything(exports: dict[str, Path]) -> None:
+    objects = build(exports["everything"] / "overlays/local")
+    counts = [each["spec"]["replicas"] for each in objects if each["kind"] in ("Deployment", "StatefulSet")]
+    assert counts == [1] * 5
+    assert not {"HorizontalPodAutoscaler", "PodDisruptionBudget"} & {each["kind"] for each in objects}
