@@ -127,7 +127,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         exact_up_to: int = 100_000,
         rrf_k: int = 60,
         candidates: int | None = None,
-        bm25_average_length: float = 100.0,
+        bm25_average_length: float = 75.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

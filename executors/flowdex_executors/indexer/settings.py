@@ -100,7 +100,7 @@ class IndexerSettings(BaseModel):
     exact_up_to: int = Field(default=100_000, ge=0)
     rrf_k: int = Field(default=60, ge=1)
     candidates: int | None = Field(default=None, ge=1, le=2000)
-    bm25_average_length: float = Field(default=100.0, gt=0)
+    bm25_average_length: float = Field(default=75.0, gt=0)
 
     @field_validator("uri")
     @classmethod

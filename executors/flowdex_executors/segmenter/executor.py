@@ -47,6 +47,10 @@ class SegmentParameters(BaseModel):
     prompt: str | None = None
 
 
+_OVERLAPS = 10
+"""The default overlap is one part in so many of a passage."""
+
+
 class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
     """Gives documents their passages as `chunks`.
 
@@ -56,7 +60,8 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
             fits), "sentence", "markdown" (within sections, blocks kept whole) or "document" (not at all).
         max_tokens: Most tokens of a passage with its context and the encoder's prompt, special tokens not counted.
             None for as many as that model takes.
-        overlap: Most tokens that a passage repeats from the end of the one before it, in the mode "passage".
+        overlap: Most tokens that a passage repeats from the end of the one before it, in the mode "passage". None for a
+            tenth of `max_tokens`: without any, the short rest at a document's end is a passage out of context.
         sentences: Sentences of a passage, in the mode "sentence".
         sentence_overlap: How many of them it repeats from the one before it.
         language: ISO 639 code of the language whose abbreviations are known, in the mode "sentence".
@@ -82,7 +87,7 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         *,
         mode: Mode = "passage",
         max_tokens: int | None = None,
-        overlap: int = 0,
+        overlap: int | None = None,
         sentences: int = 1,
         sentence_overlap: int = 0,
         language: str = "en",
@@ -119,7 +124,7 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         self.cutter = Cutter(
             TokenCounter(loaded, lower_case=files is not None and files.lower_case),
             max_tokens,
-            overlap=overlap,
+            overlap=max_tokens // _OVERLAPS if overlap is None else overlap,
             sentences=sentences,
             sentence_overlap=sentence_overlap,
             language=language,
@@ -286,7 +291,7 @@ def _problems(
     *,
     mode: Any = "passage",
     max_tokens: Any = None,
-    overlap: Any = 0,
+    overlap: Any = None,
     sentences: Any = 1,
     sentence_overlap: Any = 0,
     language: Any = "en",
@@ -299,13 +304,13 @@ def _problems(
         f"{name} must be a whole number of at least {least}, got {value!r}"
         for name, least, value in (
             ("max_tokens", 1, 1 if max_tokens is None else max_tokens),
-            ("overlap", 0, overlap),
+            ("overlap", 0, 0 if overlap is None else overlap),
             ("sentences", 1, sentences),
             ("sentence_overlap", 0, sentence_overlap),
         )
         if isinstance(value, bool) or not isinstance(value, int) or value < least
     ]
-    if not problems and max_tokens is not None and overlap >= max_tokens:
+    if not problems and max_tokens is not None and overlap is not None and overlap >= max_tokens:
         problems.append(f"overlap must be from 0 to less than max_tokens ({max_tokens}), got {overlap}")
     if not problems and sentence_overlap >= sentences:
         problems.append(f"sentence_overlap must be from 0 to less than sentences ({sentences}), got {sentence_overlap}")
