@@ -113,12 +113,19 @@ async def ordered(
         async for item in source:
             at_work.append(asyncio.ensure_future(work(item)))
             if len(at_work) >= prefetch:
-                yield await at_work[0]
-                at_work.popleft()
+                yield await _first(at_work)
         while at_work:
-            yield await at_work[0]
-            at_work.popleft()
+            yield await _first(at_work)
     finally:
         for future in at_work:
             future.cancel()
         await asyncio.gather(*at_work, return_exceptions=True)
+
+
+async def _first(at_work: deque[asyncio.Future[R]]) -> R:
+    """The result of the first, taken out; a failure of any other meanwhile is raised at once."""
+    while not at_work[0].done():
+        done, _ = await asyncio.wait([each for each in at_work if not each.done()], return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    return at_work.popleft().result()
