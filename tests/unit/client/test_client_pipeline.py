@@ -161,3 +161,18 @@ async def test_an_attempt_is_told_what_is_left() -> None:
     assert told == sorted(told, reverse=True)
     assert 9.5 < told[0] <= 10
     assert told[3] < told[0] - 0.15
+
+
+async def test_a_failure_does_not_wait_for_what_was_sent_before() -> None:
+    async def work(number: int) -> int:
+        if number == 2:
+            raise InvalidInput("no")
+        await asyncio.sleep(60 if number == 0 else 0)
+        return number
+
+    async def collect() -> None:
+        async for _ in ordered(source(10), work, 4):
+            pass
+
+    with pytest.raises(InvalidInput, match="no"):
+        await asyncio.wait_for(collect(), 10)
