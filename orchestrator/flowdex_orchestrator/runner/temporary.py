@@ -8,6 +8,7 @@ flow_of_its_own   flowdex up --detach, on free ports, state and index in a folde
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,8 @@ def flow_of_its_own(flow: Path, settings: Sequence[str] = ()) -> Iterator[str]:
 def _started(
     flow_file: Path, folder: RunFolder, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, str]]:
-    """Start a flow, give its endpoints, stop it."""
+    """Start a flow, give its endpoints, stop it; SIGTERM ends the block as Ctrl-C does."""
+    previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _flowdex("up", str(flow_file), "--detach", *options, environment=environment)
         if code:
@@ -81,7 +83,13 @@ def _started(
         state = folder.read()
         yield state.endpoints if state is not None else {}
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # stopping the flow is what it asks for
         _flowdex("down", str(flow_file), environment=environment)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _keeps_an_index(executor: Executor) -> bool:
