@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 @click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")
 @click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
 @click.option("--parent-pid", type=int, help="Stop when the process with this id is gone.")
+@click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
     *,
     flow_file: Path | None,
@@ -45,6 +46,7 @@ def gateway(
     port_grpc: int | None,
     port_http: int | None,
     parent_pid: int | None,
+    control_port: int | None,
 ) -> None:
     """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will."""
     from flowdex_orchestrator.flow import default_flow_path, load_flow
@@ -65,6 +67,8 @@ def gateway(
             )
             for protocol, port in open_ports.items():
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
+            if control_port is not None:
+                await running.serve_admin(control_port, _control_token())
             gc.collect()
             gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
             ready = asyncio.ensure_future(running.wait_ready())
@@ -91,6 +95,16 @@ def _ports(listeners: list[tuple[str, int]], port_grpc: int | None, port_http: i
     if port_http is not None:
         ports["http"] = port_http
     return ports
+
+
+def _control_token() -> str:
+    from flowdex.errors import ConfigurationError
+    from flowdex_orchestrator.control import TOKEN_VARIABLE
+
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise ConfigurationError(f"--control-port needs the environment variable {TOKEN_VARIABLE}")
+    return token
 
 
 def _parse_addresses(pairs: tuple[str, ...]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from flowdex_orchestrator.gateway.topology import Topology
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
+    from flowdex_orchestrator.gateway.admin import GatewayAdmin
     from flowdex_orchestrator.gateway.http.server import HttpServer
 
 __all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
@@ -60,6 +61,7 @@ class Gateway:
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
         self._http: HttpServer | None = None
+        self._admin: GatewayAdmin | None = None
         for target in targets:
             self.pools[target.name] = ReplicaPool(
                 target.name,
@@ -110,6 +112,37 @@ class Gateway:
             ports["http"] = await self._http.start(host, http_port)
         return ports
 
+    async def serve_admin(self, port: int, token: str) -> str:
+        """Let a runner on this machine change the addresses of replicas, at a loopback port.
+
+        Args:
+            port: 0 for any free one.
+            token: What the runner must know.
+
+        Returns:
+            The address.
+
+        Raises:
+            ConfigurationError: The port is taken.
+        """
+        from flowdex_orchestrator.gateway.admin import GatewayAdmin
+
+        self._admin = GatewayAdmin(self, token)
+        return await self._admin.server.start(port)
+
+    def set_addresses(self, executor: str, addresses: Sequence[str], *, drain: float = 30.0) -> Awaitable[None]:
+        """Make these the replicas of an executor: the new ones are added and the others take no new calls, at once.
+
+        Returns:
+            To be awaited: the end of the calls in flight on those removed, or `drain` seconds.
+        """
+        pool = self.pools[executor]
+        gone = [replica.address for replica in pool.replicas if replica.address not in addresses]
+        for address in addresses:
+            pool.add(address)
+        removals = [asyncio.ensure_future(pool.remove(address, drain=drain)) for address in gone]
+        return _all(removals)
+
     async def wait_ready(self) -> None:
         """Return once every executor has a ready replica."""
         await self._ready.wait()
@@ -117,6 +150,8 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight (up to `settings.drain` seconds), close all connections."""
         self._stopping = True
+        if self._admin is not None:
+            await self._admin.server.stop()
         servers = [self._grpc.stop(self.settings.drain)]
         if self._http is not None:
             servers.append(self._http.stop())
@@ -130,6 +165,10 @@ class Gateway:
         else:
             self._ready.set()
         self._grpc.health.set(self.ready)
+
+
+async def _all(tasks: Sequence[asyncio.Future[None]]) -> None:
+    await asyncio.gather(*tasks)
 
 
 def settings_from_flow(flow: Flow) -> GatewaySettings:

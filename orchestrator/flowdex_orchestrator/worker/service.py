@@ -25,6 +25,7 @@ from flowdex import wire
 from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
 
 __all__ = ["ExecutorService"]
@@ -50,19 +51,28 @@ class ExecutorService:
         self._stacks = stacks
         self._endpoints: EndpointTable | None = None
         self._discovery = b""
+        self._traits = NO_TRAITS
         self._info = b""
         self._draining = asyncio.Event()
         self._in_flight = 0
         self._idle = asyncio.Event()
 
-    def open(self, endpoints: EndpointTable, discovery: pb.EndpointsProto, info: pb.JinaInfoProto) -> None:
+    def open(
+        self,
+        endpoints: EndpointTable,
+        discovery: pb.EndpointsProto,
+        info: pb.JinaInfoProto,
+        traits: Traits = NO_TRAITS,
+    ) -> None:
         """Start to answer.
 
         Args:
             endpoints: The endpoints of the loaded executor.
             discovery: What to tell about them.
             info: What to tell about the software.
+            traits: What to tell gateway and runner.
         """
+        self._traits = traits
         self._discovery = discovery.SerializeToString()
         self._info = info.SerializeToString()
         self._endpoints = endpoints
@@ -169,6 +179,7 @@ class ExecutorService:
 
     async def _endpoint_discovery(self, data: bytes, context: Context) -> bytes:
         await self._ready(context)
+        context.set_trailing_metadata(self._traits.metadata())
         return self._discovery
 
     async def _status(self, data: bytes, context: Context) -> bytes:
