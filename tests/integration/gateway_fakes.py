@@ -20,6 +20,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.server import Gateway
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.health import HealthService
+from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 Handler = Callable[[pb.DataRequestProto], Awaitable[None]]
 
@@ -27,8 +28,11 @@ Handler = Callable[[pb.DataRequestProto], Awaitable[None]]
 class FakeExecutor:
     """An executor that does what the test says: `handlers` change the request in place, or raise."""
 
-    def __init__(self, name: str, handlers: dict[str, Handler | None], port: int = 0) -> None:
+    def __init__(
+        self, name: str, handlers: dict[str, Handler | None], port: int = 0, traits: Traits = NO_TRAITS
+    ) -> None:
         self.name = name
+        self.traits = traits
         self.handlers = handlers
         self.port = port
         self.health = HealthService()
@@ -105,6 +109,7 @@ class FakeExecutor:
             yield request.SerializeToString()
 
     async def _endpoints(self, data: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata(self.traits.metadata())
         return pb.EndpointsProto(endpoints=[*self.handlers, "_jina_dry_run_"]).SerializeToString()
 
 

@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
     "addresses",
     metavar="NAME=HOST:PORT",
     multiple=True,
-    help="Where an executor runs; several for one NAME are its replicas. [default: host and port in the flow file]",
+    help="Where an executor runs; several for one NAME are its replicas, and so are all addresses of the name in "
+    "NAME=dns:///HOST:PORT. [default: host and port in the flow file]",
 )
 @click.option("--host", help="Address to listen on. [default: the flow file's, 127.0.0.1]")
 @click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")

@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
+from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
@@ -37,6 +39,7 @@ class Gateway:
         targets: The executors, in the order of the flow file.
         settings: Limits and habits.
         name: The flow's name, for people to read.
+        resolve: How the names of `dns:///` addresses are resolved.
 
     Attributes:
         router: Answers requests.
@@ -45,7 +48,12 @@ class Gateway:
     """
 
     def __init__(
-        self, targets: Sequence[ExecutorTarget], settings: GatewaySettings | None = None, *, name: str = "flowdex"
+        self,
+        targets: Sequence[ExecutorTarget],
+        settings: GatewaySettings | None = None,
+        *,
+        name: str = "flowdex",
+        resolve: Resolve = resolve,
     ) -> None:
         self.name = name
         self.targets = tuple(targets)
@@ -62,15 +70,18 @@ class Gateway:
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
         self._http: HttpServer | None = None
         self._admin: GatewayAdmin | None = None
+        self._names: dict[str, list[NameWatch]] = {}
         for target in targets:
-            self.pools[target.name] = ReplicaPool(
+            pool = self.pools[target.name] = ReplicaPool(
                 target.name,
-                target.addresses,
+                [address for address in target.addresses if not address.startswith(SCHEME)],
                 timeout=target.timeout,
                 retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
                 wait=self.settings.replica_wait,
-                on_change=self._changed,
+                on_change=partial(self._changed, target.name),
             )
+            names = [address for address in target.addresses if address.startswith(SCHEME)]
+            self._names[target.name] = [NameWatch(pool, name, resolve=resolve) for name in names]
 
     async def __aenter__(self) -> Gateway:
         return self
@@ -156,9 +167,12 @@ class Gateway:
         if self._http is not None:
             servers.append(self._http.stop())
         await asyncio.gather(*servers)
+        await asyncio.gather(*(watch.close() for watches in self._names.values() for watch in watches))
         await asyncio.gather(*(pool.close() for pool in self.pools.values()))
 
-    def _changed(self) -> None:
+    def _changed(self, executor: str) -> None:
+        for watch in self._names.get(executor, ()):
+            watch.look_again()
         self.router.forget_plans()
         if self.missing():
             self._ready.clear()
