@@ -210,6 +210,13 @@ def _dimensions(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[
 
 def _embedded(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
     for index, executor in enumerate(flow.executors):
+        most = executor.autoscale.max if executor.autoscale is not None else 1
+        if executor.replicas <= 1 < most and facts.get(index, {}).get("embedded"):
+            yield flow.finding(
+                ("executors", index, "autoscale"),
+                f"an embedded index lives in one process, so it cannot grow to {most} replicas; "
+                "use a Qdrant server (uri: http://...) to have more, or leave autoscale out",
+            )
         if executor.replicas > 1 and facts.get(index, {}).get("embedded"):
             yield flow.finding(
                 ("executors", index, "replicas"),

@@ -3,8 +3,8 @@
     name --resolve, every few seconds and after a failure--> addresses --> pool.add, pool.remove
 
 A name server that does not answer changes nothing: what was known is kept, and the pool's health watch tells which of
-it takes calls. Where the answer is that there are no addresses, those that serve are kept and the others go, because what
-had such an address may be something else's tomorrow. Of a name with IPv4 and IPv6 addresses the former count,
+it takes calls. Where the answer is that there are no addresses, those that serve are kept and the others go, because
+what had such an address may be something else's tomorrow. Of a name with IPv4 and IPv6 addresses the former count,
 because a server has one of each.
 """
 

@@ -99,6 +99,8 @@ async def run_flow(
         if received:
             return 128 + received[0]
         show(on_ready, state)
+        if commands is not None:
+            commands.flow_is_ready()
         await supervisor.wait()
         return 0
     finally:

@@ -12,6 +12,7 @@ yet, or the deadline has passed.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 import traceback
@@ -97,6 +98,7 @@ class ExecutorService:
             wire.STREAM_DOC: grpc.unary_stream_rpc_method_handler(self._stream_doc),
             wire.ENDPOINT_DISCOVERY: grpc.unary_unary_rpc_method_handler(self._endpoint_discovery),
             wire.INFO_STATUS: grpc.unary_unary_rpc_method_handler(self._status),
+            wire.LOAD: grpc.unary_unary_rpc_method_handler(self._load),
         }
         handlers = []
         for path, handler in methods.items():
@@ -185,6 +187,10 @@ class ExecutorService:
     async def _status(self, data: bytes, context: Context) -> bytes:
         await self._ready(context)
         return self._info
+
+    async def _load(self, data: bytes, context: Context) -> bytes:
+        endpoints = await self._ready(context)
+        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self._in_flight}).encode()
 
     # ---- one request ----
 
