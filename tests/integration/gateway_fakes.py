@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ class FakeExecutor:
     ) -> None:
         self.name = name
         self.traits = traits
+        self.queue_ms: Callable[[], float] = lambda: 0.0
         self.handlers = handlers
         self.port = port
         self.health = HealthService()
@@ -57,6 +59,9 @@ class FakeExecutor:
                 grpc.method_handlers_generic_handler(
                     "jina.JinaSingleDataRequestRPC",
                     {"process_single_data": grpc.unary_unary_rpc_method_handler(self._process)},
+                ),
+                grpc.method_handlers_generic_handler(
+                    "flowdex.v1.ExecutorRPC", {"load": grpc.unary_unary_rpc_method_handler(self._load)}
                 ),
                 grpc.method_handlers_generic_handler(
                     "jina.JinaSingleDocumentRequestRPC",
@@ -107,6 +112,9 @@ class FakeExecutor:
         for number in range(3):
             request.document.data["text"].text = f"{self.name} {number}"
             yield request.SerializeToString()
+
+    async def _load(self, data: bytes, context: Any) -> bytes:
+        return json.dumps({"queue_ms": self.queue_ms()}).encode()
 
     async def _endpoints(self, data: bytes, context: Any) -> bytes:
         context.set_trailing_metadata(self.traits.metadata())
