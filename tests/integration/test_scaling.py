@@ -1,4 +1,4 @@
-"""Replicas come and go under load: scale, restart, autoscale, with the real runner and gateway (see scaling_fake.py)."""
+"""Replicas come and go under load: scale, restart, autoscale; runner and gateway are real (see scaling_fake.py)."""
 
 from __future__ import annotations
 
@@ -196,7 +196,6 @@ def test_wrong_commands_are_refused_with_reasons(folder: ScalableFolder) -> None
 
 async def test_one_change_at_a_time_and_ctrl_c_undoes_it(folder: ScalableFolder) -> None:
     folder.up_with("", "--set", "other.mark=x")
-    (folder.path / "flow.yml").write_text((folder.path / "flow.yml").read_text())
     slow = folder.start("restart", "encoder", "--set", "mark=slow")
     folder.wait_for(lambda state: sum(each.name == "encoder" for each in state.processes) == 2)
     other = folder.run("scale", "encoder=2")
@@ -223,7 +222,9 @@ async def test_a_queue_makes_it_grow(folder: ScalableFolder) -> None:
     folder.up_with(", autoscale: {min: 1, max: 3, target_queue_ms: 60}")
     async with load(folder.port, callers=12):  # at one replica each waits for 11 others: 220 ms
         await asyncio.to_thread(
-            folder.wait_for, lambda state: len(state.processes) > 3 and state.status.value == "ready"
+            folder.wait_for,
+            lambda state: len(state.processes) > 3 and all(each.state.value == "ready" for each in state.processes),
+            30,
         )
         assert 2 <= len(folder.pids()) <= 3
     assert "ms of queue, target 60: 1 -> 3 replicas" in folder.run("logs", "runner").stdout

@@ -45,7 +45,7 @@ class Pace:
     """
 
     every: float = 2.0
-    down_window: float = 60.0
+    down_window: float = 300.0
     after_failure: float = 30.0
 
 
