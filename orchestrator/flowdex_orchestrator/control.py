@@ -26,10 +26,12 @@ from flowdex.errors import (
     error_from_name,
 )
 
-__all__ = ["TOKEN_VARIABLE", "ControlServer", "Method", "ask"]
+__all__ = ["RUNNER_VARIABLE", "TOKEN_VARIABLE", "ControlServer", "Method", "ask"]
 
 TOKEN_VARIABLE = "FLOWDEX_CONTROL_TOKEN"
 """Environment variable in which a runner hands its token to the gateway."""
+RUNNER_VARIABLE = "FLOWDEX_RUNNER"
+"""Environment variable in which a runner tells the gateway its own address."""
 
 Body = dict[str, Any]
 Method = Callable[[Body], Awaitable[Body]]

@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
+import httpx
 import pytest
 from runner_support import Folder, open_folder, wait_until
 
@@ -24,7 +26,7 @@ from flowdex_orchestrator.runner.ports import free_ports
 
 FLOW = """\
 jtype: Flow
-with: {{port: [{port}], protocol: [grpc]}}
+with: {{port: {ports}, protocol: {protocols}}}
 executors:
   - {{name: encoder, uses: x.Y{more}}}
   - {{name: other, uses: x.Y, needs: gateway, floating: true}}
@@ -34,9 +36,10 @@ executors:
 class ScalableFolder(Folder):
     port = 0
 
-    def up_with(self, more: str = "", *arguments: str) -> None:
-        (self.port,) = free_ports(1)
-        (self.path / "flow.yml").write_text(FLOW.format(port=self.port, more=more))
+    def up_with(self, more: str = "", *arguments: str, protocols: str = "[grpc]") -> None:
+        ports = free_ports(1 + protocols.count(","))
+        self.port = ports[0]
+        (self.path / "flow.yml").write_text(FLOW.format(ports=ports, protocols=protocols, more=more))
         up = self.up("--detach", *arguments)
         assert up.returncode == 0, up.stderr
 
@@ -216,6 +219,33 @@ async def test_only_who_has_the_token_may_scale(folder: ScalableFolder) -> None:
     with pytest.raises(Unauthenticated, match="token"):
         await ask(folder.state().control, "guess", "scale", {"replicas": {"encoder": 2}}, timeout=5)
     assert len(folder.pids()) == 1
+
+
+def test_the_same_over_the_gateways_http_api(folder: ScalableFolder) -> None:
+    folder.up_with(protocols="[grpc, http]")
+    http = next(url for name, url in folder.state().endpoints.items() if name == "http")
+    token = folder.run_folder.read_token()
+    with httpx.Client(base_url=http, trust_env=False, timeout=30) as client:
+
+        def post(path: str, body: dict[str, object], secret: str = token) -> tuple[int, dict[str, Any]]:
+            reply = client.post(path, json=body, headers={"Authorization": f"Bearer {secret}"})
+            return reply.status_code, reply.json()
+
+        assert post("/admin/scale", {"replicas": {"encoder": 2}}) == (200, {"before": {"encoder": 1}})
+        before = folder.pids()
+        assert len(before) == 2
+        assert post("/admin/restart", {"executor": "encoder", "settings": {"mark": "x"}}) == (200, {"replicas": 2})
+        assert not set(before) & set(folder.pids())
+        for body, secret, code, detail in [
+            ({"replicas": {"encoder": 1}}, "guess", 401, "token"),
+            ({"replicas": {"encodr": 1}}, token, 422, "did you mean 'encoder'?"),
+            ({"replicas": {"encoder": 0}}, token, 422, "at least one replica"),
+            ({"replicas": {}}, token, 422, "replicas"),
+        ]:
+            found, problem = post("/admin/scale", body, secret)
+            assert (found, detail in problem["detail"]) == (code, True), problem
+        assert client.post("/admin/scale", json={"replicas": {"encoder": 1}}).status_code == 401
+        assert len(folder.pids()) == 2
 
 
 async def test_a_queue_makes_it_grow(folder: ScalableFolder) -> None:

@@ -50,6 +50,7 @@ def gateway(
     control_port: int | None,
 ) -> None:
     """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will."""
+    from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
@@ -70,6 +71,7 @@ def gateway(
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
             if control_port is not None:
                 await running.serve_admin(control_port, _control_token())
+                running.runner = os.environ.get(RUNNER_VARIABLE)
             gc.collect()
             gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
             ready = asyncio.ensure_future(running.wait_ready())

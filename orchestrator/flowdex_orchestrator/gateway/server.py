@@ -45,6 +45,7 @@ class Gateway:
         router: Answers requests.
         pools: The replicas of each executor; `pools[name].add(address)` and `.remove(address)` work at any time.
         targets: As given.
+        runner: Address of the runner that started it, for what is asked of that; None without one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Gateway:
         self.name = name
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
+        self.runner: str | None = None
         self.started = time.monotonic()
         self._ready = asyncio.Event()
         self._stopping = False

@@ -36,7 +36,7 @@ class Commands:
     def __init__(self, supervisor: Supervisor, planner: Planner) -> None:
         self.scaler = Scaler(supervisor, planner)
         self._supervisor = supervisor
-        self._token = planner.token
+        self._port, self._token = planner.runner_port, planner.token
         rules = rules_of(planner.flow)
         self._autoscaler = Autoscaler(self.scaler, rules, self._queue_ms) if rules else None
         self._autoscaling: asyncio.Task[None] | None = None
@@ -44,7 +44,7 @@ class Commands:
 
     async def start(self, folder: RunFolder) -> str:
         """Listen, and leave the token in `folder`; returns the address."""
-        address = await self._server.start()
+        address = await self._server.start(self._port)
         folder.write_token(self._token)
         return address
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
-from flowdex_orchestrator.control import TOKEN_VARIABLE
+from flowdex_orchestrator.control import RUNNER_VARIABLE, TOKEN_VARIABLE
 from flowdex_orchestrator.flow.model import Executor, Flow
 from flowdex_orchestrator.flow.overrides import Overrides
 from flowdex_orchestrator.gateway.settings import GatewaySettings
@@ -58,11 +58,20 @@ def make_plan(
     """
     listeners = flow.gateway.listeners()
     fixed = {port for executor in flow.executors for port in executor.ports} | {port for _, port in listeners}
-    wanted = sum(executor.replicas for executor in flow.executors) + len(listeners) + 1
+    wanted = sum(executor.replicas for executor in flow.executors) + len(listeners) + 2
     free = free_ports(wanted, exclude=frozenset(fixed))
     ports = {protocol: port or free.pop() for protocol, port in listeners}
-    control_port = free.pop()
-    planner = _Planner(flow, flow_file, folder, cwd, overrides or {}, ports, control_port, secrets.token_urlsafe(32))
+    planner = _Planner(
+        flow=flow,
+        flow_file=flow_file,
+        folder=folder,
+        cwd=cwd,
+        overrides=overrides or {},
+        gateway_ports=ports,
+        control_port=free.pop(),
+        runner_port=free.pop(),
+        token=secrets.token_urlsafe(32),
+    )
     executors = [plan for executor in flow.executors for plan in planner.executor(executor, free)]
     gateway, endpoints = planner.gateway_and_endpoints([(each.name, each.address) for each in executors])
     return FlowPlan(executors, gateway, endpoints, planner)
@@ -79,6 +88,7 @@ class _Planner:
     overrides: Overrides
     gateway_ports: Mapping[str, int]
     control_port: int
+    runner_port: int
     token: str
 
     @property
@@ -111,7 +121,8 @@ class _Planner:
         """
         executor = self.flow.executor(name)
         fixed = {port for each in self.flow.executors for port in each.ports}
-        (port,) = free_ports(1, exclude=frozenset({*taken, *fixed, *self.gateway_ports.values(), self.control_port}))
+        reserved = {*self.gateway_ports.values(), self.control_port, self.runner_port}
+        (port,) = free_ports(1, exclude=frozenset({*taken, *fixed, *reserved}))
         return self._replica(executor, number, (executor.hosts[0], port), replicas, settings)
 
     def _replica(
@@ -154,7 +165,11 @@ class _Planner:
             arguments += [f"--port-{protocol}", str(port)]
         for name, address in addresses:
             arguments += ["--address", f"{name}={address}"]
-        env = {**child_environment(flow.gateway.env), TOKEN_VARIABLE: self.token}
+        env = {
+            **child_environment(flow.gateway.env),
+            TOKEN_VARIABLE: self.token,
+            RUNNER_VARIABLE: f"{LOOPBACK}:{self.runner_port}",
+        }
         launch = self._launch(_GATEWAY, arguments, env)
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"

@@ -51,6 +51,7 @@ class Planner(Protocol):
         flow: The flow.
         overrides: Arguments of executors that differ from the file's.
         gateway_control: Address at which the gateway takes commands.
+        runner_port: Port at which the runner takes commands.
         token: Of the runner and its gateway.
     """
 
@@ -62,6 +63,9 @@ class Planner(Protocol):
 
     @property
     def gateway_control(self) -> str: ...  # noqa: D102 - above
+
+    @property
+    def runner_port(self) -> int: ...  # noqa: D102 - above
 
     @property
     def token(self) -> str: ...  # noqa: D102 - above
