@@ -28,9 +28,9 @@ executors:
 class Folder:
     """A folder with a flow file, and the commands typed in it."""
 
-    def __init__(self, path: Path, *, real: bool = False) -> None:
+    def __init__(self, path: Path, *, real: bool = False, program: Path = FAKE) -> None:
         self.path = path
-        self._command = [sys.executable, "-m", "flowdex"] if real else [sys.executable, str(FAKE)]
+        self._command = [sys.executable, "-m", "flowdex"] if real else [sys.executable, str(program)]
         self._env = {**os.environ, "NO_COLOR": "1"}
         self._env.pop("FLOWDEX_HOME", None)
         self.started: list[subprocess.Popen[str]] = []
@@ -96,9 +96,9 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def open_folder(path: Path, **options: Any) -> Iterator[Folder]:
+def open_folder(path: Path, make: type[Folder] = Folder, **options: Any) -> Iterator[Folder]:
     """A folder whose flow is stopped at the end; nothing that it started may outlive that."""
-    folder = Folder(path, **options)
+    folder = make(path, **options)
     try:
         yield folder
     finally:

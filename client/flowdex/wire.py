@@ -29,6 +29,8 @@ STREAM_DOC = "/jina.JinaSingleDocumentRequestRPC/stream_doc"
 ENDPOINT_DISCOVERY = "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery"
 DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
 INFO_STATUS = "/jina.JinaInfoRPC/_status"
+# Ours: the executor's load as JSON, {"queue_ms": 12.5, "in_flight": 3}.
+LOAD = "/flowdex.v1.ExecutorRPC/load"
 
 # Where an endpoint that returns a dictionary leaves it, keyed by executor name (Jina's contract).
 RESULTS_KEY = "__results__"

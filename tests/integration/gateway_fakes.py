@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.server import Gateway
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.health import HealthService
+from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 Handler = Callable[[pb.DataRequestProto], Awaitable[None]]
 
@@ -27,8 +29,12 @@ Handler = Callable[[pb.DataRequestProto], Awaitable[None]]
 class FakeExecutor:
     """An executor that does what the test says: `handlers` change the request in place, or raise."""
 
-    def __init__(self, name: str, handlers: dict[str, Handler | None], port: int = 0) -> None:
+    def __init__(
+        self, name: str, handlers: dict[str, Handler | None], port: int = 0, traits: Traits = NO_TRAITS
+    ) -> None:
         self.name = name
+        self.traits = traits
+        self.queue_ms: Callable[[], float] = lambda: 0.0
         self.handlers = handlers
         self.port = port
         self.health = HealthService()
@@ -53,6 +59,9 @@ class FakeExecutor:
                 grpc.method_handlers_generic_handler(
                     "jina.JinaSingleDataRequestRPC",
                     {"process_single_data": grpc.unary_unary_rpc_method_handler(self._process)},
+                ),
+                grpc.method_handlers_generic_handler(
+                    "flowdex.v1.ExecutorRPC", {"load": grpc.unary_unary_rpc_method_handler(self._load)}
                 ),
                 grpc.method_handlers_generic_handler(
                     "jina.JinaSingleDocumentRequestRPC",
@@ -104,7 +113,11 @@ class FakeExecutor:
             request.document.data["text"].text = f"{self.name} {number}"
             yield request.SerializeToString()
 
+    async def _load(self, data: bytes, context: Any) -> bytes:
+        return json.dumps({"queue_ms": self.queue_ms()}).encode()
+
     async def _endpoints(self, data: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata(self.traits.metadata())
         return pb.EndpointsProto(endpoints=[*self.handlers, "_jina_dry_run_"]).SerializeToString()
 
 

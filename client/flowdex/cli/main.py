@@ -57,6 +57,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "down": ("flowdex_orchestrator.runner.cli:down", "Stop a flow that runs in the background."),
         "ps": ("flowdex_orchestrator.runner.cli:ps", "List the processes of a running flow."),
         "logs": ("flowdex_orchestrator.runner.cli:logs", "Print the log of an executor or of the gateway."),
+        "scale": ("flowdex_orchestrator.runner.scale_cli:scale", "Change the number of replicas of a running flow."),
+        "restart": ("flowdex_orchestrator.runner.scale_cli:restart", "Replace replicas one by one while they serve."),
         "check": ("flowdex_orchestrator.flow.cli:check", "Find the mistakes of a flow file before it starts."),
         "schema": ("flowdex_orchestrator.flow.cli:schema", "Print the JSON Schema of flow files, for editors."),
     },

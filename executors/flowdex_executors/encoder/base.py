@@ -71,6 +71,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     Attributes:
         dimensions: Size of a vector; None until the first one is computed, where the subclass does not set it.
         concurrent: Tells flowdex's worker that endpoints may run at the same time: the batcher lives on that.
+        splittable: Tells flowdex's gateway that a large request at these endpoints may be divided between replicas.
         padded: Whether `encode_batch` computes on padding, so that it counts against `batch_tokens`.
 
     Raises:
@@ -78,6 +79,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     """
 
     concurrent: ClassVar[bool] = True
+    splittable: ClassVar[frozenset[str]] = frozenset({"/encode", "/index", "/search"})
     parameters_model: ClassVar[type[OutputParameters]] = OutputParameters
     dimensions: int | None = None
     padded: bool = False
@@ -174,10 +176,16 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
             "threads": self.threads,
             "batch_tokens": self._batcher.budget if self._batcher else self.batch_tokens,
             "queue": self._batcher.waiting if self._batcher else 0,
+            "queue_ms": round(self.queue_ms, 1),
             "documents_encoded": self._encoded,
         }
 
     # ---- for hosts ----
+
+    @property
+    def queue_ms(self) -> float:
+        """Mean milliseconds that requests of the last seconds have waited for a compute thread; for autoscaling."""
+        return self._batcher.queue.mean_ms() if self._batcher else 0.0
 
     def warm_up(self) -> None:
         """Run real forward passes, a short and a long one in each thread, so that no caller pays for the first."""

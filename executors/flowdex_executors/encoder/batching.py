@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from flowdex.errors import Unavailable
+from flowdex.queue_clock import QueueClock
 
 __all__ = ["Batcher", "Pending", "SequenceFailed"]
 
@@ -101,6 +102,7 @@ class _Request(Generic[S, R]):
     order: list[int] = field(compare=False)
     results: list[R | None] = field(compare=False)
     future: Pending[R] = field(compare=False)
+    ticket: int = field(compare=False)
     taken: int = field(default=0, compare=False)
     unfinished: int = field(default=0, compare=False)
 
@@ -120,6 +122,9 @@ class Batcher(Generic[S, R]):
         prepare_thread: Called once in each compute thread before it starts.
         is_exhaustion: Whether an error of `run` says that the batch needs more memory than there is.
         name: Prefix of the threads' names.
+
+    Attributes:
+        queue: Times how long requests wait for their first batch.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class Batcher(Generic[S, R]):
         self._padded = padded
         self._prepare_thread = prepare_thread
         self._is_exhaustion = is_exhaustion
+        self.queue = QueueClock()
         self._changed = threading.Condition()
         self._interactive: list[_Request[S, R]] = []
         self._bulk: list[_Request[S, R]] = []
@@ -181,6 +187,7 @@ class Batcher(Generic[S, R]):
                 order=order,
                 results=[None] * len(sequences),
                 future=future,
+                ticket=self.queue.enter(),
                 unfinished=len(sequences),
             )
             heapq.heappush(self._interactive if total * _INTERACTIVE_PART <= self._budget else self._bulk, request)
@@ -209,6 +216,7 @@ class Batcher(Generic[S, R]):
             self._waiting = self._waiting_cost = 0
             self._changed.notify_all()
         for request in left:
+            self.queue.leave(request.ticket)
             _fail(request.future, Unavailable("the encoder is shutting down"))
         for thread in self._threads:
             thread.join(timeout)
@@ -261,6 +269,7 @@ class Batcher(Generic[S, R]):
                 break
             spent = total
             request.future.mark_started()
+            self.queue.start(request.ticket)
             batch.append((request, index))
             request.taken += 1
             self._waiting -= 1
@@ -271,6 +280,7 @@ class Batcher(Generic[S, R]):
         return batch
 
     def _forget(self, request: _Request[S, R]) -> None:
+        self.queue.leave(request.ticket)
         rest = request.order[request.taken :]
         self._waiting -= len(rest)
         self._waiting_cost -= sum(request.costs[index] for index in rest)

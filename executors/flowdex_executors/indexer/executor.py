@@ -151,6 +151,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "bm25_average_length": bm25_average_length,
             }
         )
+        self.embedded = not isinstance(self._settings.location, ServerLocation)
+        """Whether there can be only one such process; flowdex's runner asks before it starts another."""
         self._sparse = SparseEncoder(self._settings.bm25_average_length)
         self._backend = Backend(self._settings)
         self._generations = Generations(self._backend, self._settings)

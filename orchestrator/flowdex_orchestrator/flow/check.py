@@ -57,7 +57,7 @@ def check_flow(
     Returns:
         Errors and warnings, in the order of the file.
     """
-    findings = [*_keys(flow), *_gateway(flow), *_gpus(flow), *_same_ports(flow)]
+    findings = [*_keys(flow), *_gateway(flow), *_autoscale(flow), *_gpus(flow), *_same_ports(flow)]
     if ports:
         findings += _taken_ports(flow)
     if classes:
@@ -85,6 +85,16 @@ def _keys(flow: Flow) -> Iterator[Finding]:
         if key in keys
     }
     yield from inherited  # each once, though every executor may have it from `with`
+
+
+def _autoscale(flow: Flow) -> Iterator[Finding]:
+    for index, executor in enumerate(flow.executors):
+        if executor.autoscale is not None and executor.autoscale.queue_ms is None:
+            yield flow.finding(
+                ("executors", index, "autoscale", "target_cpu"),
+                "target_cpu is for clusters; on one machine `target_queue_ms` scales",
+                "warning",
+            )
 
 
 def _gateway(flow: Flow) -> Iterator[Finding]:
@@ -210,6 +220,13 @@ def _dimensions(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[
 
 def _embedded(flow: Flow, facts: Mapping[int, Mapping[str, Any]]) -> Iterator[Finding]:
     for index, executor in enumerate(flow.executors):
+        most = executor.autoscale.max if executor.autoscale is not None else 1
+        if executor.replicas <= 1 < most and facts.get(index, {}).get("embedded"):
+            yield flow.finding(
+                ("executors", index, "autoscale"),
+                f"an embedded index lives in one process, so it cannot grow to {most} replicas; "
+                "use a Qdrant server (uri: http://...) to have more, or leave autoscale out",
+            )
         if executor.replicas > 1 and facts.get(index, {}).get("embedded"):
             yield flow.finding(
                 ("executors", index, "replicas"),

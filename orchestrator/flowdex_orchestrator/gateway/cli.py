@@ -31,12 +31,14 @@ logger = logging.getLogger(__name__)
     "addresses",
     metavar="NAME=HOST:PORT",
     multiple=True,
-    help="Where an executor runs; several for one NAME are its replicas. [default: host and port in the flow file]",
+    help="Where an executor runs; several for one NAME are its replicas, and so are all addresses of the name in "
+    "NAME=dns:///HOST:PORT. [default: host and port in the flow file]",
 )
 @click.option("--host", help="Address to listen on. [default: the flow file's, 127.0.0.1]")
 @click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")
 @click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
 @click.option("--parent-pid", type=int, help="Stop when the process with this id is gone.")
+@click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
     *,
     flow_file: Path | None,
@@ -45,8 +47,10 @@ def gateway(
     port_grpc: int | None,
     port_http: int | None,
     parent_pid: int | None,
+    control_port: int | None,
 ) -> None:
     """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will."""
+    from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
@@ -65,6 +69,9 @@ def gateway(
             )
             for protocol, port in open_ports.items():
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
+            if control_port is not None:
+                await running.serve_admin(control_port, _control_token())
+                running.runner = os.environ.get(RUNNER_VARIABLE)
             gc.collect()
             gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
             ready = asyncio.ensure_future(running.wait_ready())
@@ -91,6 +98,16 @@ def _ports(listeners: list[tuple[str, int]], port_grpc: int | None, port_http: i
     if port_http is not None:
         ports["http"] = port_http
     return ports
+
+
+def _control_token() -> str:
+    from flowdex.errors import ConfigurationError
+    from flowdex_orchestrator.control import TOKEN_VARIABLE
+
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
+        raise ConfigurationError(f"--control-port needs the environment variable {TOKEN_VARIABLE}")
+    return token
 
 
 def _parse_addresses(pairs: tuple[str, ...]) -> dict[str, list[str]]:

@@ -8,8 +8,8 @@ A replica takes calls from the moment its health says SERVING and its endpoints 
 otherwise or a call finds it gone. A call that found it gone is tried on another replica, if it cannot have run or may
 run twice; with no replica ready it waits a little for one to come back.
 
-An address is anything that gRPC resolves to one server. (Several servers behind one `dns:///` name would be expanded
-here, by calling `add` and `remove` as the name's addresses change.)
+An address is anything that gRPC resolves to one server. Several servers behind one `dns:///` name are `names`' affair,
+which calls `add` and `remove` as the name's addresses change.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from grpc_health.v1 import health_pb2
 from flowdex import wire
 from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable, error_from_grpc
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["Metadata", "Replica", "ReplicaPool"]
 
@@ -80,6 +81,7 @@ class Replica:
         "process",
         "ready",
         "stream",
+        "traits",
     )
 
     def __init__(self, address: str, on_change: Callable[[Replica], None]) -> None:
@@ -88,6 +90,7 @@ class Replica:
         self.in_flight = 0
         self.failure = "not reached yet"
         self.endpoints = pb.EndpointsProto()
+        self.traits = NO_TRAITS
         self._on_change = on_change
         self._pause = _FIRST_PAUSE
         self._ready_since = 0.0
@@ -156,7 +159,9 @@ class Replica:
                     self._down(_NOT_SERVING)
                     return  # ask again soon, rather than be the call that a stopping server waits for
                 if not self.ready:
-                    self.endpoints = pb.EndpointsProto.FromString(await self._discover(b"", timeout=_ANSWER_SECONDS))
+                    discovery: Any = self._discover(b"", timeout=_ANSWER_SECONDS)
+                    self.endpoints = pb.EndpointsProto.FromString(await discovery)
+                    self.traits = Traits.from_metadata(await discovery.trailing_metadata())
                     self._up()
                 response = await call.read()
         finally:
@@ -190,6 +195,7 @@ class ReplicaPool:
         self.name = name
         self.endpoints: frozenset[str] | None = None
         self.schemas = pb.EndpointsProto().schemas
+        self.splittable: frozenset[str] = frozenset()
         self._timeout = timeout
         self._retries = retries
         self._wait = wait
@@ -208,6 +214,11 @@ class ReplicaPool:
     def ready(self) -> bool:
         """Whether at least one replica takes calls."""
         return self._available.is_set()
+
+    @property
+    def ready_count(self) -> int:
+        """How many replicas take calls."""
+        return sum(replica.ready for replica in self._replicas)
 
     def add(self, address: str) -> None:
         """Add a replica; it takes calls as soon as it is serving. An address that is there already stays as it is."""
@@ -388,6 +399,7 @@ class ReplicaPool:
             logger.info("executor %s: replica %s is ready", self.name, replica.address)
             self.endpoints = frozenset(replica.endpoints.endpoints)
             self.schemas = replica.endpoints.schemas
+            self.splittable = replica.traits.splittable
         elif replica.failure != _REMOVED:
             logger.warning("executor %s: replica %s is out: %s", self.name, replica.address, replica.failure)
         self._refresh()

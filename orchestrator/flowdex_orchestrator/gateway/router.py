@@ -6,6 +6,8 @@
 A reply is laid out like a request, so the reply of one executor is the next one's request. The caller's parameters
 reach every executor unchanged, save what Jina's rules address to one executor alone; what executors return as
 dictionaries is gathered under `parameters["__results__"]`. The first reply that carries an error is the answer.
+
+A large request is divided between the replicas of an executor that allows it (`splitting`); each part is a call.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
+from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
 
 __all__ = ["Reply", "Router"]
@@ -37,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
+_CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 
 
 class Reply(NamedTuple):
@@ -82,6 +86,7 @@ class _Failed(Exception):
 class _Request:
     """What the steps of one request share."""
 
+    endpoint: str
     parameters: bytes  # serialised, as the caller sent them
     specific: Struct | None  # parsed, when some of them are addressed to one executor
     deadline: float | None
@@ -160,7 +165,7 @@ class Router:
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
-            request = _Request(frame.parameters, specific, deadline, metadata, idempotent)
+            request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             failed = answer.is_error
@@ -262,8 +267,49 @@ class Router:
         parameters = request.parameters
         if request.specific is not None:
             parameters = _parameters_of(executor, request.specific)
+        replicas = self._replicas_to_share(executor, frame, request)
+        if replicas > 1 and (parts := await self._cut(frame, replicas)):
+            messages = [frame._replace(parameters=parameters, data=part).join() for part in parts]
+            reply = await self._call_with_parts(executor, messages, request)
+            if not reply.is_error:
+                return reply
+            # The error of a part would name documents by their place in the part: the whole is asked for its own.
         if data is None or frame.parameters != parameters:
             data = frame._replace(parameters=parameters).join()
+        return await self._call_with(executor, data, request, request.calls)
+
+    def _replicas_to_share(self, executor: str, frame: Frame, request: _Request) -> int:
+        """Between how many replicas the documents may be divided; 1 or less for not at all."""
+        pool, least = self._pools[executor], self._settings.split_documents
+        if request.endpoint not in pool.splittable or not request.idempotent or not least:
+            return 1
+        return pool.ready_count if worth_cutting(frame.data, least) else 1
+
+    async def _cut(self, frame: Frame, replicas: int) -> list[bytes]:
+        least = self._settings.split_documents
+        if len(frame.data) < _CUT_ASIDE:
+            return cut(frame.data, replicas, least)
+        return await asyncio.to_thread(cut, frame.data, replicas, least)
+
+    async def _call_with_parts(self, executor: str, parts: Sequence[bytes], request: _Request) -> _Message:
+        """Call replicas of one executor at the same time: their replies in order as one, or one that is an error."""
+        made: list[_Call] = []
+        tasks = [asyncio.create_task(self._call_with(executor, part, request, made)) for part in parts]
+        try:
+            for task in asyncio.as_completed(tasks):
+                reply = await task
+                if reply.is_error:
+                    return reply
+        finally:
+            for each in tasks:
+                each.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        request.calls += made
+        frames = [task.result().frame for task in tasks]
+        return _Message(frames[0]._replace(data=join([frame.data for frame in frames])), None)
+
+    async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
+        """Make one call and note it down in `calls`."""
         start = time.time_ns()
         reply = await self._pools[executor].call(
             data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
@@ -277,7 +323,7 @@ class Router:
                 f"executor {executor!r} did not answer with a DataRequestProto", executor=executor
             ) from None
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
-        request.calls.append(_Call(executor, start, end, status, results))
+        calls.append(_Call(executor, start, end, status, results))
         return _Message(frame, reply, status.code == ERROR)
 
     def _floated(self, task: asyncio.Task[_Message]) -> None:

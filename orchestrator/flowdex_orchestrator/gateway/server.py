@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
+from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
@@ -24,6 +26,7 @@ from flowdex_orchestrator.gateway.topology import Topology
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
+    from flowdex_orchestrator.gateway.admin import GatewayAdmin
     from flowdex_orchestrator.gateway.http.server import HttpServer
 
 __all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
@@ -36,19 +39,27 @@ class Gateway:
         targets: The executors, in the order of the flow file.
         settings: Limits and habits.
         name: The flow's name, for people to read.
+        resolve: How the names of `dns:///` addresses are resolved.
 
     Attributes:
         router: Answers requests.
         pools: The replicas of each executor; `pools[name].add(address)` and `.remove(address)` work at any time.
         targets: As given.
+        runner: Address of the runner that started it, for what is asked of that; None without one.
     """
 
     def __init__(
-        self, targets: Sequence[ExecutorTarget], settings: GatewaySettings | None = None, *, name: str = "flowdex"
+        self,
+        targets: Sequence[ExecutorTarget],
+        settings: GatewaySettings | None = None,
+        *,
+        name: str = "flowdex",
+        resolve: Resolve = resolve,
     ) -> None:
         self.name = name
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
+        self.runner: str | None = None
         self.started = time.monotonic()
         self._ready = asyncio.Event()
         self._stopping = False
@@ -60,15 +71,19 @@ class Gateway:
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
         self._http: HttpServer | None = None
+        self._admin: GatewayAdmin | None = None
+        self._names: dict[str, list[NameWatch]] = {}
         for target in targets:
-            self.pools[target.name] = ReplicaPool(
+            pool = self.pools[target.name] = ReplicaPool(
                 target.name,
-                target.addresses,
+                [address for address in target.addresses if not address.startswith(SCHEME)],
                 timeout=target.timeout,
                 retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
                 wait=self.settings.replica_wait,
-                on_change=self._changed,
+                on_change=partial(self._changed, target.name),
             )
+            names = [address for address in target.addresses if address.startswith(SCHEME)]
+            self._names[target.name] = [NameWatch(pool, name, resolve=resolve) for name in names]
 
     async def __aenter__(self) -> Gateway:
         return self
@@ -110,6 +125,37 @@ class Gateway:
             ports["http"] = await self._http.start(host, http_port)
         return ports
 
+    async def serve_admin(self, port: int, token: str) -> str:
+        """Let a runner on this machine change the addresses of replicas, at a loopback port.
+
+        Args:
+            port: 0 for any free one.
+            token: What the runner must know.
+
+        Returns:
+            The address.
+
+        Raises:
+            ConfigurationError: The port is taken.
+        """
+        from flowdex_orchestrator.gateway.admin import GatewayAdmin
+
+        self._admin = GatewayAdmin(self, token)
+        return await self._admin.server.start(port)
+
+    def set_addresses(self, executor: str, addresses: Sequence[str], *, drain: float = 30.0) -> Awaitable[None]:
+        """Make these the replicas of an executor: the new ones are added and the others take no new calls, at once.
+
+        Returns:
+            To be awaited: the end of the calls in flight on those removed, or `drain` seconds.
+        """
+        pool = self.pools[executor]
+        gone = [replica.address for replica in pool.replicas if replica.address not in addresses]
+        for address in addresses:
+            pool.add(address)
+        removals = [asyncio.ensure_future(pool.remove(address, drain=drain)) for address in gone]
+        return _all(removals)
+
     async def wait_ready(self) -> None:
         """Return once every executor has a ready replica."""
         await self._ready.wait()
@@ -117,19 +163,28 @@ class Gateway:
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight (up to `settings.drain` seconds), close all connections."""
         self._stopping = True
+        if self._admin is not None:
+            await self._admin.server.stop()
         servers = [self._grpc.stop(self.settings.drain)]
         if self._http is not None:
             servers.append(self._http.stop())
         await asyncio.gather(*servers)
+        await asyncio.gather(*(watch.close() for watches in self._names.values() for watch in watches))
         await asyncio.gather(*(pool.close() for pool in self.pools.values()))
 
-    def _changed(self) -> None:
+    def _changed(self, executor: str) -> None:
+        for watch in self._names.get(executor, ()):
+            watch.look_again()
         self.router.forget_plans()
         if self.missing():
             self._ready.clear()
         else:
             self._ready.set()
         self._grpc.health.set(self.ready)
+
+
+async def _all(tasks: Sequence[asyncio.Future[None]]) -> None:
+    await asyncio.gather(*tasks)
 
 
 def settings_from_flow(flow: Flow) -> GatewaySettings:

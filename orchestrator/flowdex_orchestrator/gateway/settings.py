@@ -27,7 +27,7 @@ class ExecutorTarget:
     Attributes:
         name: Its name in the flow.
         needs: Names of the executors whose output it takes; `gateway` (or nothing) means the request itself.
-        addresses: `host:port` of each replica.
+        addresses: `host:port` of each replica, or `dns:///name:port` for all addresses of a name.
         timeout: Seconds after which one call to it fails, None for no limit but the request's deadline.
         retries: How often a call that may have run is tried again on another replica; negative for the default.
         floating: Whether it only listens: it is called, its reply is not waited for and not part of the answer.
@@ -54,6 +54,8 @@ class GatewaySettings:
         stream_window: Requests of one gRPC stream worked on at the same time.
         replica_wait: Seconds a request waits for a replica to come (back) when none is ready.
         replica_retries: How often a call that may have run is tried again on another replica.
+        split_documents: Documents that each part has at least when a large request is divided between replicas (of an
+            executor that allows it); 0 for never.
         drain: Seconds given to requests in flight when the gateway stops.
         idempotent_endpoints: Endpoints whose calls may run twice without harm.
         title: Title of the HTTP API's documentation; the flow's name if empty.
@@ -67,6 +69,7 @@ class GatewaySettings:
     stream_window: int = 64
     replica_wait: float = 10.0
     replica_retries: int = 2
+    split_documents: int = 64
     drain: float = 30.0
     idempotent_endpoints: frozenset[str] = field(default=IDEMPOTENT_ENDPOINTS)
     title: str = ""

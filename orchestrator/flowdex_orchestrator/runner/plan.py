@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.control import RUNNER_VARIABLE, TOKEN_VARIABLE
 from flowdex_orchestrator.flow.model import Executor, Flow
 from flowdex_orchestrator.flow.overrides import Overrides
 from flowdex_orchestrator.gateway.settings import GatewaySettings
@@ -25,7 +28,7 @@ from flowdex_orchestrator.runner.health import GrpcProbe, HttpProbe, Probe
 from flowdex_orchestrator.runner.ports import LOOPBACK, free_ports
 from flowdex_orchestrator.runner.process import Launch
 from flowdex_orchestrator.runner.state import RunFolder
-from flowdex_orchestrator.runner.supervised import ProcessPlan
+from flowdex_orchestrator.runner.supervised import ProcessPlan, address_of
 from flowdex_orchestrator.runner.supervisor import FlowPlan
 
 __all__ = ["FLOWDEX", "make_plan"]
@@ -55,74 +58,119 @@ def make_plan(
     """
     listeners = flow.gateway.listeners()
     fixed = {port for executor in flow.executors for port in executor.ports} | {port for _, port in listeners}
-    wanted = sum(executor.replicas for executor in flow.executors) + len(listeners)
+    wanted = sum(executor.replicas for executor in flow.executors) + len(listeners) + 2
     free = free_ports(wanted, exclude=frozenset(fixed))
     ports = {protocol: port or free.pop() for protocol, port in listeners}
-    planner = _Planner(flow_file, folder, cwd, free, overrides or {}, flow.gateway.host, ports)
-    executors = [plan for executor in flow.executors for plan in planner.executor(executor)]
-    gateway, endpoints = planner.gateway(flow, executors)
-    return FlowPlan(executors, gateway, endpoints)
+    planner = _Planner(
+        flow=flow,
+        flow_file=flow_file,
+        folder=folder,
+        cwd=cwd,
+        overrides=overrides or {},
+        gateway_ports=ports,
+        control_port=free.pop(),
+        runner_port=free.pop(),
+        token=secrets.token_urlsafe(32),
+    )
+    executors = [plan for executor in flow.executors for plan in planner.executor(executor, free)]
+    gateway, endpoints = planner.gateway_and_endpoints([(each.name, each.address) for each in executors])
+    return FlowPlan(executors, gateway, endpoints, planner)
 
 
 @dataclass(frozen=True)
 class _Planner:
+    """Plans the processes of one flow, at its start and later; see `scaling.Planner`."""
+
+    flow: Flow
     flow_file: Path
     folder: RunFolder
     cwd: Path
-    free: list[int]
     overrides: Overrides
-    gateway_host: str
     gateway_ports: Mapping[str, int]
+    control_port: int
+    runner_port: int
+    token: str
 
-    def executor(self, executor: Executor) -> list[ProcessPlan]:
+    @property
+    def gateway_control(self) -> str:
+        """Address at which the gateway takes the runner's commands."""
+        return f"{LOOPBACK}:{self.control_port}"
+
+    def executor(self, executor: Executor, free: list[int]) -> list[ProcessPlan]:
         """One plan a replica."""
+        settings = self.overrides.get(executor.name, {})
+        return [
+            self._replica(executor, replica, place, executor.replicas, settings)
+            for replica, place in enumerate(self._places(executor, free))
+        ]
+
+    def replica(
+        self, name: str, number: int, *, replicas: int, taken: Collection[int], settings: Mapping[str, Any]
+    ) -> ProcessPlan:
+        """One more replica of an executor that the flow starts.
+
+        Args:
+            name: The executor.
+            number: The replica's number, from 0.
+            replicas: How many there will be, to share the cores.
+            taken: Ports of the flow's other processes.
+            settings: Arguments of the executor's class that differ from the file's.
+
+        Raises:
+            Unavailable: There is no free port.
+        """
+        executor = self.flow.executor(name)
+        fixed = {port for each in self.flow.executors for port in each.ports}
+        reserved = {*self.gateway_ports.values(), self.control_port, self.runner_port}
+        (port,) = free_ports(1, exclude=frozenset({*taken, *fixed, *reserved}))
+        return self._replica(executor, number, (executor.hosts[0], port), replicas, settings)
+
+    def _replica(
+        self, executor: Executor, number: int, place: tuple[str, int], replicas: int, settings: Mapping[str, Any]
+    ) -> ProcessPlan:
+        host, port = place
+        launch, reached = None, host
+        if not executor.external:
+            reached = _REACHED_AT.get(host, host)
+            options = ("--host", host, "--port", f"{port}", "--replica", f"{number}")
+            given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+            launch = self._launch(
+                f"{executor.name}-{number}",
+                ("executor", executor.name, *options, *given),
+                child_environment(executor.env, replicas=replicas, replica=number, url=self.url),
+            )
         timeout = executor.ready_timeout or math.inf
-        arguments = self.overrides.get(executor.name, {})
-        settings = [part for key, value in arguments.items() for part in ("--set", f"{key}={json.dumps(value)}")]
-        plans = []
-        for replica, (host, port) in enumerate(self._places(executor)):
-            launch, reached = None, host
-            if not executor.external:
-                reached = _REACHED_AT.get(host, host)
-                launch = self._launch(
-                    f"{executor.name}-{replica}",
-                    (
-                        "executor",
-                        executor.name,
-                        "--host",
-                        host,
-                        "--port",
-                        str(port),
-                        "--replica",
-                        f"{replica}",
-                        *settings,
-                    ),
-                    child_environment(executor.env, replicas=executor.replicas, replica=replica, url=self.url),
-                )
-            probe = partial(GrpcProbe, reached, port)
-            plans.append(ProcessPlan(executor.name, replica, reached, port, launch, probe, timeout))
-        return plans
+        return ProcessPlan(executor.name, number, reached, port, launch, partial(GrpcProbe, reached, port), timeout)
 
     @property
     def url(self) -> str | None:
         """Where the executors reach the gateway: over gRPC, if it serves that."""
         for protocol in ("grpc", "http"):
             if protocol in self.gateway_ports:
-                host = _REACHED_AT.get(self.gateway_host, self.gateway_host)
-                return f"{protocol}://{_address(host, self.gateway_ports[protocol])}"
+                host = _REACHED_AT.get(self.flow.gateway.host, self.flow.gateway.host)
+                return f"{protocol}://{address_of(host, self.gateway_ports[protocol])}"
         return None
 
-    def gateway(self, flow: Flow, executors: list[ProcessPlan]) -> tuple[ProcessPlan, dict[str, str]]:
+    def gateway(self, addresses: Sequence[tuple[str, str]]) -> ProcessPlan:
+        """The gateway's plan, for these addresses of replicas: (executor, address)."""
+        return self.gateway_and_endpoints(addresses)[0]
+
+    def gateway_and_endpoints(self, addresses: Sequence[tuple[str, str]]) -> tuple[ProcessPlan, dict[str, str]]:
         """The gateway's plan, and protocol (or page) -> URL."""
-        ports, host = self.gateway_ports, self.gateway_host
+        flow, ports, host = self.flow, self.gateway_ports, self.flow.gateway.host
         reached = _REACHED_AT.get(host, host)
-        endpoints = {protocol: f"{protocol}://{_address(reached, port)}" for protocol, port in ports.items()}
-        arguments = [_GATEWAY, "--host", host]
+        endpoints = {protocol: f"{protocol}://{address_of(reached, port)}" for protocol, port in ports.items()}
+        arguments = [_GATEWAY, "--host", host, "--control-port", f"{self.control_port}"]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]
-        for each in executors:
-            arguments += ["--address", f"{each.name}={_address(each.host, each.port)}"]
-        launch = self._launch(_GATEWAY, arguments, child_environment(flow.gateway.env))
+        for name, address in addresses:
+            arguments += ["--address", f"{name}={address}"]
+        env = {
+            **child_environment(flow.gateway.env),
+            TOKEN_VARIABLE: self.token,
+            RUNNER_VARIABLE: f"{LOOPBACK}:{self.runner_port}",
+        }
+        launch = self._launch(_GATEWAY, arguments, env)
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"
         probe: Callable[[], Probe]
@@ -136,7 +184,8 @@ class _Planner:
         grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
         return ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace), endpoints
 
-    def _places(self, executor: Executor) -> list[tuple[str, int]]:
+    @staticmethod
+    def _places(executor: Executor, free: list[int]) -> list[tuple[str, int]]:
         """Host and port of each replica: as the file says, else any free port."""
         found = []
         for address in executor.addresses():
@@ -145,13 +194,9 @@ class _Planner:
         if executor.external:
             return found
         found = found[: executor.replicas]
-        return found + [(executor.hosts[0], self.free.pop()) for _ in range(executor.replicas - len(found))]
+        return found + [(executor.hosts[0], free.pop()) for _ in range(executor.replicas - len(found))]
 
     def _launch(self, label: str, arguments: list[str] | tuple[str, ...], env: Mapping[str, str]) -> Launch:
         verb, *options = arguments
         command = (*FLOWDEX, verb, *options, "--flow", str(self.flow_file), "--parent-pid", str(os.getpid()))
         return Launch(command, env, self.cwd, self.folder.log(label))
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,7 @@
 """The runner's life, in the foreground: from a plan to the flow's end, with signals and the files other commands read.
 
 run_flow() --> Supervisor --> state.json, display
+           --> Commands <-- flowdex scale, flowdex restart
     SIGINT, SIGTERM, SIGHUP: stop in order; a second one: at once
 """
 
@@ -12,6 +13,7 @@ import math
 import signal
 from collections.abc import Callable
 
+from flowdex_orchestrator.runner.commands import Commands
 from flowdex_orchestrator.runner.state import FlowState, RunFolder
 from flowdex_orchestrator.runner.supervised import Policy
 from flowdex_orchestrator.runner.supervisor import FlowPlan, Supervisor
@@ -53,6 +55,7 @@ async def run_flow(
         StartFailed: The flow did not get ready; all its processes have been stopped.
     """
     muted = False
+    commands: Commands | None = None
 
     def show(say: Callable[..., None], *arguments: FlowState) -> None:
         nonlocal muted
@@ -69,8 +72,11 @@ async def run_flow(
             folder.write(state)
         except OSError as error:  # a full disk must not end a flow that serves
             _log.warning("could not write the state of the flow to %s: %s", folder.path, error)
+        if commands is not None:
+            commands.scaler.watch_gateway()
 
     supervisor = Supervisor(plan, state, policy=policy, changed=changed)
+    commands = Commands(supervisor, plan.planner) if plan.planner is not None else None
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
@@ -86,13 +92,20 @@ async def run_flow(
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop, number)
     try:
+        if commands is not None:
+            state.control = await commands.start(folder)
         await supervisor.start(timeout)
         show(display.close)
         if received:
             return 128 + received[0]
         show(on_ready, state)
+        if commands is not None:
+            commands.flow_is_ready()
         await supervisor.wait()
         return 0
     finally:
         show(display.close)
+        supervisor.request_stop()
+        if commands is not None:
+            await commands.stop()
         await supervisor.stop()

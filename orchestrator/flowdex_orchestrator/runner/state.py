@@ -2,6 +2,7 @@
 
     .flowdex/run/flow/          one folder a flow file (here flow.yml)
         lock                    held (flock) by the runner as long as it lives
+        token                   of the runner that lives, readable by its user alone
         state.json              FlowState: replaced atomically at every change
         logs/encoder-0.log      output of the replica; the previous run's is encoder-0.log.1
         logs/gateway.log, logs/runner.log
@@ -24,7 +25,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from flowdex.errors import ConfigurationError, Conflict
+from flowdex.errors import ConfigurationError, Conflict, PermissionDenied, Unavailable
 
 __all__ = [
     "FlowState",
@@ -134,6 +135,7 @@ class FlowState:
     processes: list[ProcessState] = field(default_factory=list)
     error: str = ""  # why the start failed
     grace: float = 0.0  # seconds that an orderly stop may take
+    control: str = ""  # address at which the runner takes commands
 
     @property
     def running(self) -> bool:
@@ -184,6 +186,7 @@ class RunFolder:
         self.logs = self.path / "logs"
         self._state = self.path / "state.json"
         self._lock = self.path / "lock"
+        self._token = self.path / "token"
 
     def log(self, label: str) -> Path:
         """The log file of a process."""
@@ -195,6 +198,29 @@ class RunFolder:
             return FlowState.from_json(json.loads(self._state.read_text(encoding="utf-8")))
         except (FileNotFoundError, KeyError, TypeError, ValueError):
             return None
+
+    def read_token(self) -> str:
+        """The token that the runner wants to be shown.
+
+        Raises:
+            PermissionDenied: The flow is another user's.
+            Unavailable: There is none.
+        """
+        try:
+            return self._token.read_text(encoding="ascii")
+        except PermissionError:
+            raise PermissionDenied(f"{self._token} cannot be read: the flow belongs to another user") from None
+        except OSError as error:
+            raise Unavailable(f"{self._token} cannot be read: {error.strerror}") from None
+
+    def write_token(self, token: str) -> None:
+        """Leave the runner's token for commands of the same user."""
+        self._token.unlink(missing_ok=True)
+        descriptor = os.open(self._token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, token.encode("ascii"))
+        finally:
+            os.close(descriptor)
 
     def write(self, state: FlowState) -> None:
         """Replace the state file; a reader sees the old one or the new one, never a half."""

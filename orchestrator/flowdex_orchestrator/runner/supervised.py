@@ -24,7 +24,7 @@ from flowdex_orchestrator.runner.ports import is_free
 from flowdex_orchestrator.runner.process import ChildProcess, Launch
 from flowdex_orchestrator.runner.state import ProcessState, State
 
-__all__ = ["Policy", "ProcessPlan", "Supervised"]
+__all__ = ["Policy", "ProcessPlan", "Supervised", "address_of"]
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,26 @@ class ProcessPlan:
     timeout_ready: float = math.inf
     grace: float = 35.0
 
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return address_of(self.host, self.port)
+
+
+def address_of(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 host."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
 
 class Supervised:
     """Keeps the process of one plan running until told to stop.
 
     Args:
-        plan: The process.
+        plan: The process. Another one that is set later counts from the next start on.
         policy: Pauses and bounds.
         changed: Called after every change of `state`.
-        flow_was_ready: Whether the flow has been ready: only then is a process that ends started again.
+        flow_was_ready: Whether the process has a part in a flow that has been ready: only then, when it ends, is it
+            started again.
         clock_starts: When given, `timeout_ready` counts from the moment it is set (the gateway waits for others).
     """
 

@@ -6,7 +6,9 @@
                      +-- ready, or StartFailed (name, cause, remedy)
     Supervisor.stop(): the gateway drains, then the executors
 
-One `Supervised` a process, kept in a list that can grow and shrink while the flow runs.
+One `Supervised` a process. While the flow runs, replicas join and part (`scaling` says when):
+
+    join --> loading, ready or failed --> admit --> part of the flow, restarted when it ends --> leave --> part: ended
 """
 
 from __future__ import annotations
@@ -15,15 +17,21 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowdex.errors import Unavailable
 from flowdex_orchestrator.runner.state import FlowState, ProcessState, State, Status
 from flowdex_orchestrator.runner.supervised import Policy, ProcessPlan, Supervised
 
-__all__ = ["FlowPlan", "StartFailed", "Supervisor"]
+if TYPE_CHECKING:
+    from flowdex_orchestrator.flow.model import Flow
+    from flowdex_orchestrator.flow.overrides import Overrides
 
+__all__ = ["FlowPlan", "Planner", "StartFailed", "Supervisor"]
+
+_LOOK_SECONDS = 0.02
 _GATHER_FAILURES = 0.3  # seconds: what failed for the same reason at the same time is reported together
 
 
@@ -36,6 +44,43 @@ class StartFailed(Unavailable):
         return Unavailable.__name__
 
 
+class Planner(Protocol):
+    """Plans processes of a flow that runs.
+
+    Attributes:
+        flow: The flow.
+        overrides: Arguments of executors that differ from the file's.
+        gateway_control: Address at which the gateway takes commands.
+        runner_port: Port at which the runner takes commands.
+        token: Of the runner and its gateway.
+    """
+
+    @property
+    def flow(self) -> Flow: ...  # noqa: D102 - above
+
+    @property
+    def overrides(self) -> Overrides: ...  # noqa: D102 - above
+
+    @property
+    def gateway_control(self) -> str: ...  # noqa: D102 - above
+
+    @property
+    def runner_port(self) -> int: ...  # noqa: D102 - above
+
+    @property
+    def token(self) -> str: ...  # noqa: D102 - above
+
+    def replica(
+        self, name: str, number: int, *, replicas: int, taken: Collection[int], settings: Mapping[str, Any]
+    ) -> ProcessPlan:
+        """One more replica of an executor."""
+        ...
+
+    def gateway(self, addresses: Sequence[tuple[str, str]]) -> ProcessPlan:
+        """The gateway in front of these replicas: (executor, address)."""
+        ...
+
+
 @dataclass(frozen=True)
 class FlowPlan:
     """All processes that a flow needs.
@@ -44,11 +89,13 @@ class FlowPlan:
         executors: One plan a replica.
         gateway: The plan of the gateway.
         endpoints: Protocol or page -> URL, shown once the flow is ready.
+        planner: Plans further processes; None for a flow that stays as it is.
     """
 
     executors: Sequence[ProcessPlan]
     gateway: ProcessPlan
     endpoints: dict[str, str]
+    planner: Planner | None = None
 
 
 class Supervisor:
@@ -75,25 +122,47 @@ class Supervisor:
         self._executors_ready = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._tasks: dict[Supervised, asyncio.Task[None]] = {}
-        policy = policy or Policy()
-        self._executors = [self._supervise(each, policy) for each in plan.executors]
-        self._gateway = self._supervise(plan.gateway, policy, clock_starts=self._executors_ready)
+        self._policy = policy or Policy()
+        self._passing: set[Supervised] = set()  # those that join or leave: they do not count for the flow's status
+        self._order = {each.name: place for place, each in enumerate(plan.executors)}  # replicas are side by side
+        self._executors = [self._supervise(each) for each in plan.executors]
+        self._gateway = self._supervise(plan.gateway, clock_starts=self._executors_ready)
         state.processes = [each.state for each in self._all]
         state.endpoints = dict(plan.endpoints)
         state.grace = plan.gateway.grace + max((each.grace for each in plan.executors), default=0.0)
 
-    def _supervise(self, plan: ProcessPlan, policy: Policy, clock_starts: asyncio.Event | None = None) -> Supervised:
-        return Supervised(
+    def _supervise(self, plan: ProcessPlan, clock_starts: asyncio.Event | None = None) -> Supervised:
+        supervised = Supervised(
             plan,
-            policy,
+            self._policy,
             changed=self._changed,
-            flow_was_ready=lambda: self.state.ready_at is not None,
+            flow_was_ready=lambda: self.state.ready_at is not None and supervised not in self._passing,
             clock_starts=clock_starts,
         )
+        return supervised
 
     @property
     def _all(self) -> list[Supervised]:
         return [*self._executors, self._gateway]
+
+    @property
+    def gateway(self) -> Supervised:
+        """The gateway's process."""
+        return self._gateway
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop has been requested."""
+        return self._stop_asked.is_set()
+
+    def replicas(self, name: str | None = None) -> list[Supervised]:
+        """The replicas of an executor (or of all) that are part of the flow."""
+        members = [each for each in self._executors if each not in self._passing]
+        return [each for each in members if name in (None, each.plan.name)]
+
+    def ports(self) -> set[int]:
+        """The ports of all processes."""
+        return {each.plan.port for each in self._all}
 
     async def start(self, timeout: float = math.inf) -> None:
         """Start everything and wait until all of it is ready; returns early when a stop is requested.
@@ -103,8 +172,7 @@ class Supervisor:
         """
         self._changed()
         for each in self._all:
-            task = self._tasks[each] = asyncio.create_task(each.run(), name=each.state.label)
-            task.add_done_callback(lambda _: self._change.set())
+            self._run(each)
         deadline = time.monotonic() + timeout
         while not self._stop_asked.is_set():
             self._raise_defects()
@@ -125,6 +193,69 @@ class Supervisor:
         while not self._stop_asked.is_set():
             self._raise_defects()
             await self._next_change(math.inf)
+
+    # ---- replicas that come and go ----
+
+    def join(self, plan: ProcessPlan) -> Supervised:
+        """Start a replica that is not part of the flow yet: it fails for good when it ends.
+
+        Raises:
+            Unavailable: The flow is stopping.
+        """
+        if self.stopping:
+            raise Unavailable("the flow is stopping")
+        joining = self._supervise(plan)
+        self._passing.add(joining)
+        self._executors.append(joining)
+        self._sort()
+        self._run(joining)
+        return joining
+
+    async def until_ready(self, joining: Sequence[Supervised]) -> None:
+        """Wait until these are ready.
+
+        Raises:
+            StartFailed: One of them has failed; the message says why.
+            Unavailable: The flow is stopping.
+        """
+        while not all(each.state.state is State.READY for each in joining):
+            if self.stopping or any(each.state.state is State.STOPPED for each in joining):
+                raise Unavailable("the flow is stopping")
+            if failed := [each for each in joining if each.state.state is State.FAILED]:
+                raise StartFailed("\n".join(map(_report, failed)))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def admit(self, joined: Sequence[Supervised]) -> None:
+        """Make these part of the flow."""
+        self._passing.difference_update(joined)
+        self._changed()
+
+    def leave(self, leaving: Sequence[Supervised]) -> None:
+        """Let these be part of the flow no more; they go on running until they `part`."""
+        self._passing.update(leaving)
+        self._changed()
+
+    async def part(self, leaving: Sequence[Supervised]) -> None:
+        """Stop these and forget them."""
+        self._passing.update(leaving)
+        await self._end(leaving)
+        for each in leaving:
+            self._tasks.pop(each, None)
+        self._executors = [each for each in self._executors if each not in leaving]
+        self._passing.difference_update(leaving)
+        self._sort()
+
+    def _sort(self) -> None:
+        """In the order of the flow file, each executor's by number."""
+        self._executors.sort(key=lambda each: (self._order.get(each.plan.name, math.inf), each.plan.replica or 0))
+        self.state.processes = [each.state for each in self._all]
+        self._changed()
+
+    def _run(self, each: Supervised) -> None:
+        task = self._tasks[each] = asyncio.create_task(each.run(), name=each.state.label)
+        task.add_done_callback(lambda _: self._change.set())
+
+    # ---- the end ----
 
     def request_stop(self) -> None:
         """Let `start` or `wait` return, so that whoever waits there can `stop`."""
@@ -161,7 +292,7 @@ class Supervisor:
 
     def _raise_defects(self) -> None:
         """Raise what ended a supervising task: a defect of ours must not pass in silence."""
-        for task in self._tasks.values():
+        for task in list(self._tasks.values()):
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
 
@@ -200,7 +331,8 @@ class Supervisor:
             return over if ended or not self._tasks else Status.STOPPING
         if self.state.ready_at is None:
             return Status.STARTING
-        return Status.READY if states == {State.READY} else Status.DEGRADED
+        members = {each.state.state for each in self._all if each not in self._passing}
+        return Status.READY if members == {State.READY} else Status.DEGRADED
 
 
 def _report(failed: Supervised) -> str:

@@ -51,20 +51,21 @@ class PlainLines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._shown: dict[str, tuple[State, ProcessId | None]] = {}
+        self._shown: dict[tuple[str, int], tuple[State, ProcessId | None]] = {}
 
     def update(self, state: FlowState) -> None:
         """Print a line for each process whose state has changed."""
         for process in state.processes:
             now = (process.state, process.process)
-            if self._shown.get(process.label) != now:
-                self._shown[process.label] = now
+            key = (process.label, process.port)  # while one replaces the other, two have the same label
+            if self._shown.get(key) != now:
+                self._shown[key] = now
                 if _worth_a_line(process):
                     self._console.print(_line(process), markup=False, highlight=False, soft_wrap=True)
 
     def skip(self, state: FlowState) -> None:
         """Take note of a state that is shown already."""
-        self._shown = {process.label: (process.state, process.process) for process in state.processes}
+        self._shown = {(process.label, process.port): (process.state, process.process) for process in state.processes}
 
     def close(self) -> None:
         """Nothing is open."""

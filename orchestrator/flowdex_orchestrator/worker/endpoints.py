@@ -21,6 +21,7 @@ from flowdex import wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ExecutorError, InvalidInput, NotFound
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.queue_clock import QueueClock
 from flowdex_orchestrator.worker.conversion import Conversion
 
 if TYPE_CHECKING:
@@ -93,16 +94,25 @@ class EndpointTable:
         )
         workers = min(32, (os.cpu_count() or 1) + 4) if concurrent else 1
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="endpoint")
+        self._queue = QueueClock()
+        self._executor = executor
         self.name = name
         self.parameter_names = (getattr(executor.metas, "name", None) or type(executor).__name__, name)
         self._endpoints = {
-            path: Endpoint(executor, name, path, binding, self._threads) for path, binding in executor.requests.items()
+            path: Endpoint(executor, name, path, binding, self._threads, self._queue)
+            for path, binding in executor.requests.items()
         }
 
     @property
     def paths(self) -> list[str]:
         """The endpoints that callers may use."""
         return sorted(path for path in self._endpoints if path not in HIDDEN_ENDPOINTS)
+
+    @property
+    def queue_ms(self) -> float:
+        """Mean milliseconds that requests wait: for a thread, or as the executor's own attribute `queue_ms` says."""
+        own = getattr(self._executor, "queue_ms", None)
+        return float(own) if isinstance(own, (int, float)) else self._queue.mean_ms()
 
     def find(self, path: str) -> Endpoint:
         """The endpoint bound to `path`, or the one for all others.
@@ -134,9 +144,13 @@ class Endpoint:
         path: The endpoint, such as "/encode".
         binding: Jina's record of the method and its schemas.
         threads: Where it runs if it is synchronous.
+        queue: Times how long it waits for one of them.
     """
 
-    def __init__(self, executor: Executor, name: str, path: str, binding: Any, threads: ThreadPoolExecutor) -> None:
+    def __init__(  # noqa: PLR0917 - made in one place, by the table
+        self, executor: Executor, name: str, path: str, binding: Any, threads: ThreadPoolExecutor, queue: QueueClock
+    ) -> None:
+        self._queue = queue
         method: Callable[..., Any] = binding.fn
         self._method = method.__get__(executor)
         self._executor_name = name
@@ -161,7 +175,11 @@ class Endpoint:
         if self._is_generator:
             raise InvalidInput(f"the endpoint {self._path!r} streams its answer: call it with a streaming client")
         if not self._is_async:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, call)
+            ticket = self._queue.enter()
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, ticket)
+            finally:
+                self._queue.leave(ticket)
         if self._conversion.is_columnar or sum(map(len, call.batches)) < _OFFLOAD_FROM:
             docs, keywords = self._arguments(call)
             return self._outcome(await self._await(docs, keywords), docs)
@@ -169,7 +187,8 @@ class Endpoint:
         answer = await self._await(docs, keywords)
         return await asyncio.to_thread(self._outcome, answer, docs)
 
-    def _run(self, call: Call) -> Outcome:
+    def _run(self, call: Call, ticket: int) -> Outcome:
+        self._queue.start(ticket)
         docs, keywords = self._arguments(call)
         if not self._by_document:
             return self._outcome(self._method(docs=docs, **keywords), docs)

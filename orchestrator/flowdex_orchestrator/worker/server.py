@@ -32,6 +32,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.processes import watch_parent
+from flowdex_orchestrator.traits import Traits
 from flowdex_orchestrator.worker.endpoints import EndpointTable
 from flowdex_orchestrator.worker.service import ExecutorService
 
@@ -100,7 +101,7 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         return
 
     executor, endpoints, discovery, info = cast(_Loaded, loading.result().value)
-    service.open(endpoints, discovery, info)
+    service.open(endpoints, discovery, info, Traits.of(executor))
     health.set(True)
     log.info("executor %s is ready after %.1f s: %s", name, time.monotonic() - started, ", ".join(endpoints.paths))
     await stop.requested

@@ -12,6 +12,7 @@ yet, or the deadline has passed.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 import traceback
@@ -25,6 +26,7 @@ from flowdex import wire
 from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
 
 __all__ = ["ExecutorService"]
@@ -50,19 +52,28 @@ class ExecutorService:
         self._stacks = stacks
         self._endpoints: EndpointTable | None = None
         self._discovery = b""
+        self._traits = NO_TRAITS
         self._info = b""
         self._draining = asyncio.Event()
         self._in_flight = 0
         self._idle = asyncio.Event()
 
-    def open(self, endpoints: EndpointTable, discovery: pb.EndpointsProto, info: pb.JinaInfoProto) -> None:
+    def open(
+        self,
+        endpoints: EndpointTable,
+        discovery: pb.EndpointsProto,
+        info: pb.JinaInfoProto,
+        traits: Traits = NO_TRAITS,
+    ) -> None:
         """Start to answer.
 
         Args:
             endpoints: The endpoints of the loaded executor.
             discovery: What to tell about them.
             info: What to tell about the software.
+            traits: What to tell gateway and runner.
         """
+        self._traits = traits
         self._discovery = discovery.SerializeToString()
         self._info = info.SerializeToString()
         self._endpoints = endpoints
@@ -87,6 +98,7 @@ class ExecutorService:
             wire.STREAM_DOC: grpc.unary_stream_rpc_method_handler(self._stream_doc),
             wire.ENDPOINT_DISCOVERY: grpc.unary_unary_rpc_method_handler(self._endpoint_discovery),
             wire.INFO_STATUS: grpc.unary_unary_rpc_method_handler(self._status),
+            wire.LOAD: grpc.unary_unary_rpc_method_handler(self._load),
         }
         handlers = []
         for path, handler in methods.items():
@@ -169,11 +181,16 @@ class ExecutorService:
 
     async def _endpoint_discovery(self, data: bytes, context: Context) -> bytes:
         await self._ready(context)
+        context.set_trailing_metadata(self._traits.metadata())
         return self._discovery
 
     async def _status(self, data: bytes, context: Context) -> bytes:
         await self._ready(context)
         return self._info
+
+    async def _load(self, data: bytes, context: Context) -> bytes:
+        endpoints = await self._ready(context)
+        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self._in_flight}).encode()
 
     # ---- one request ----
 

@@ -134,6 +134,8 @@ ENCODER = {"dimensions": 384, "model": "mini"}
             [(2, "it stores vectors of 384 dimensions, but executor1 (x) makes vectors of 5;")],
         ),
         ("[{replicas: 2}]", [{"embedded": True}], [(0, "an embedded index lives in one process")]),
+        ("[{autoscale: {}}]", [{"embedded": True}], [(0, "an embedded index lives in one process")]),
+        ("[{autoscale: {max: 1}}]", [{"embedded": True}], []),
         ("[{replicas: 1}]", [{"embedded": True}], []),
         ("[{replicas: 2}]", [{"embedded": False}], []),
     ],
@@ -151,6 +153,11 @@ def test_facts(
         assert finding.key.startswith(f"executors[{index}]")
         assert finding.message.startswith(message)
         assert finding.severity == "error"
+
+
+def test_cpu_is_no_target_on_one_machine() -> None:
+    (finding,) = check_flow(flow("executors: [{autoscale: {target_cpu: 0.7}}]"), classes=False)
+    assert (finding.severity, finding.key) == ("warning", "executors[0].autoscale.target_cpu")
 
 
 def test_a_replica_number_that_with_hands_down_is_reported_there(monkeypatch: pytest.MonkeyPatch) -> None:

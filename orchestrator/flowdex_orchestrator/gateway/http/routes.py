@@ -12,6 +12,7 @@ from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import Unavailable
 from flowdex.fields import write_fields
 from flowdex_orchestrator.gateway.http import models, replies
+from flowdex_orchestrator.gateway.http.admin import add_admin_routes
 from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
@@ -82,6 +83,7 @@ def make_router() -> APIRouter:
 
     add_rank_route(router)
     add_document_routes(router)
+    add_admin_routes(router)
 
     @router.get("/status", tags=["service"], response_model=models.Status)
     async def status(call: Call) -> Response:

@@ -1,0 +1,42 @@
+"""What the runner asks a replica directly: its traits, and how long requests wait in it.
+
+replica_traits("127.0.0.1:23117") --endpoint_discovery--> Traits
+replica_queue_ms("127.0.0.1:23117") --load--> milliseconds
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc.aio
+
+from flowdex import wire
+from flowdex_orchestrator.traits import NO_TRAITS, Traits
+
+__all__ = ["replica_queue_ms", "replica_traits"]
+
+_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
+_TIMEOUT = 5.0
+
+
+async def replica_traits(address: str) -> Traits:
+    """What the replica at `address` says of itself; none where it does not answer."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        discover: Any = channel.unary_unary(wire.ENDPOINT_DISCOVERY)
+        call = discover(b"", timeout=_TIMEOUT)
+        try:
+            await call
+            return Traits.from_metadata(await call.trailing_metadata())
+        except grpc.aio.AioRpcError:
+            return NO_TRAITS
+
+
+async def replica_queue_ms(address: str) -> float | None:
+    """Mean milliseconds that requests wait in the replica at `address`; None where it does not say."""
+    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+        load: Any = channel.unary_unary(wire.LOAD)
+        try:
+            return float(json.loads(await load(b"", timeout=_TIMEOUT))["queue_ms"])
+        except (grpc.aio.AioRpcError, ValueError, KeyError, TypeError):
+            return None
