@@ -78,7 +78,9 @@ def build(folder: Path) -> list[dict[str, Any]]:
 )
 @pytest.mark.parametrize("name", EXPORTS)
 def test_every_object_is_valid(name: str, overlay: str, exports: dict[str, Path], seen: set[str]) -> None:
-    schemas = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed: pip install kubernetes-validate")
+    schemas = pytest.importorskip(
+        "kubernetes_validate", reason="kubernetes-validate is not installed: pip install kubernetes-validate"
+    )
     objects = build(exports[name] / overlay)
     assert len(objects) > 8
     for each in objects:
