@@ -385,7 +385,7 @@ async def test_the_documents_of_the_api() -> None:
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/encode", "/index", "/search", "/get", "/scroll", "/count", "/documents", "/documents/{id}",
-        "/status", "/health/live", "/health/ready",
+        "/rank", "/status", "/metrics", "/health/live", "/health/ready", "/admin/scale", "/admin/restart",
     }  # fmt: skip
     for operations in document["paths"].values():
         for operation in operations.values():
