@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import pytest
-from gateway_fakes import FakeExecutor, Handler, append, serving, sleeping, texts_of
+from gateway_fakes import FakeExecutor, Flow, Handler, append, sleeping, texts_of
+from gateway_fakes import serving as serving_some
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
@@ -20,6 +24,17 @@ ENCODER = Traits(splittable=frozenset({"/encode", "/index"}))
 
 def encoders(count: int, traits: Traits = ENCODER, **handlers: Handler) -> list[FakeExecutor]:
     return [FakeExecutor("encoder", {f"/{k}": v for k, v in handlers.items()}, traits=traits) for _ in range(count)]
+
+
+@asynccontextmanager
+async def serving(*executors: FakeExecutor | Sequence[FakeExecutor], **options: Any) -> AsyncIterator[Flow]:
+    """As always, but every replica is ready, not only one of each executor."""
+    async with serving_some(*executors, **options) as flow:
+        for _ in range(500):
+            if all(pool.ready_count == len(pool.replicas) for pool in flow.gateway.pools.values()):
+                break
+            await asyncio.sleep(0.02)
+        yield flow
 
 
 def texts(count: int) -> list[str]:
