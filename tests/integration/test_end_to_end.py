@@ -191,6 +191,7 @@ async def test_hostile_bytes_over_grpc(default_flow: RunningFlow) -> None:
 
     from flowdex import wire
     from flowdex.documents import DocumentBatch
+    from flowdex.proto import flowdex_pb2 as pb
 
     target = default_flow.grpc_url.removeprefix("grpc://")
     async with grpc.aio.insecure_channel(target) as channel:
@@ -207,6 +208,9 @@ async def test_hostile_bytes_over_grpc(default_flow: RunningFlow) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         assert "/encode" in (caught.value.details() or "")
         wrong = DocumentBatch.from_columns(texts=["a"], embeddings=np.ones((1, 7), dtype=np.float32))
+        first = DocumentBatch.from_columns(ids=["first"], texts=["the first vector fixes the size of all"])
+        await call(wire.build_request("/index", first), timeout=20)
         reply = await call(wire.build_request("/index", wrong), timeout=20)
-        assert wire.error_of(wire.read_head(reply).header) is not None
+        (failure,) = wire.documents_of(pb.DataRequestProto.FromString(reply)).column("error")
+        assert failure["name"] == "InvalidInput"
         assert wire.error_of(wire.read_head(await call(good, timeout=20)).header) is None

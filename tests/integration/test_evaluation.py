@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from flow_support import ROOT, RunningFlow, run_flowdex
 
+from flowdex import Client
+
 pytest.importorskip("pytrec_eval")
 pytest.importorskip("matplotlib")
 
@@ -43,6 +45,9 @@ def run_of(found: dict[str, Any], mode: str, rerank: Any = None) -> dict[str, An
 
 
 def test_a_running_flow(default_flow: RunningFlow, collection: Path, tmp_path: Path) -> None:
+    with Client(default_flow.grpc_url) as client:  # what other tests left there would compete
+        if others := [document.id for document in client.scroll()]:
+            client.delete(others)
     files = ["--plot", str(tmp_path / "plot.png"), "--run", str(tmp_path / "run.trec")]
     rerank = {"method": "late_interaction", "top": 2, "timeout": 60}
     done = default_flow.flowdex("eval", str(collection), "--json", "--rerank", json.dumps(rerank), *files)
