@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ async def test_a_restore_that_is_killed_has_happened_or_not(uses_with: dict[str,
     script = RESTORER.format(here=str(Path(__file__).parent), uri=uses_with["uri"], snapshot=str(snapshot))
     for _ in range(KILLS):
         process = await asyncio.create_subprocess_exec(
-            "python", "-W", "ignore", "-c", script, stdout=asyncio.subprocess.PIPE
+            sys.executable, "-W", "ignore", "-c", script, stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None
         assert await asyncio.wait_for(process.stdout.readline(), 60) == b"ready\n"
