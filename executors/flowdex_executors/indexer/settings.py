@@ -78,8 +78,7 @@ class IndexerSettings(BaseModel):
         exact_up_to: Up to how many passages a server compares a query with each vector; beyond, it may use its graph,
             and so does the embedded engine.
         candidates: How many documents the ranker gets to choose from, where a request does not say.
-        rrf_k: The constant of reciprocal rank fusion: 1 / (k + rank), ranks from 0. A Qdrant server before version
-            1.16 knows 2 only.
+        rrf_k: The constant of reciprocal rank fusion: 1 / (k + rank), ranks from 0.
         bm25_average_length: Expected average length of a passage, in terms without stop words.
     """
 
