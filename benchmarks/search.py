@@ -9,8 +9,9 @@
 Queries bring a vector of their own, so the encoder computes nothing and passes them on. What remains above the engine
 is the client, the gateway, three executors and the pipe to the engine's process; the encoder's hop is also taken off.
 All systems are filled first; then each query is put to every one of them in turn, so that they share the machine's
-noise, and `flowdex - engine` is the median of the differences query by query. Local mode, which takes long, is asked
-some of the queries only.
+noise, and `flowdex - engine` is the median of the differences query by query. So is a chain of bare grpc.aio servers,
+as many as the flow has processes on a search's way, that forward its bytes and do nothing else: what a flow of
+separate processes costs at the least. Local mode, which takes long, is asked some of the queries only.
 
 Vectors are a seeded mixture of gaussians on the unit sphere: clusters of different sizes and widths, queries from the
 same mixture. Vectors of real texts differ in ways that matter to graphs and not to exact search: their clusters overlap
@@ -40,6 +41,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 from load import CHANNEL_OPTIONS
+from servers import HERE, Servers, free_ports
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
@@ -53,6 +55,7 @@ TOP = 10
 SEED = 20_240_611
 IN_FLIGHT = 4  # requests, while indexing
 SLOW_QUERIES = 5  # asked of a system that takes seconds a query
+HOPS = 3  # encoder, indexer, ranker
 
 
 # ---- data ----
@@ -174,12 +177,7 @@ class FlowdexFlow(System):
 
     def search(self, query: Vectors, group: int | None) -> list[int]:
         """Send a query with its vector."""
-        batch = DocumentBatch.from_columns(ids=["q"])
-        batch.embeddings = query[None]
-        parameters: dict[str, Any] = {"mode": "dense", "limit": TOP}
-        if group is not None:
-            parameters["filter"] = {"group": group}
-        reply = self._call(wire.build_request("/search", batch, parameters=parameters), timeout=60)
+        reply = self._call(_search_request(query, group), timeout=60)
         request = wire.read_request(reply)
         (route,) = (each for each in request.routes if each.executor == "encoder")
         self.encoder_seconds = (route.end_time.ToMicroseconds() - route.start_time.ToMicroseconds()) / 1e6
@@ -191,11 +189,49 @@ class FlowdexFlow(System):
         self._flow.__exit__(None, None, None)
 
 
+def _search_request(query: Vectors, group: int | None) -> bytes:
+    batch = DocumentBatch.from_columns(ids=["q"])
+    batch.embeddings = query[None]
+    parameters: dict[str, Any] = {"mode": "dense", "limit": TOP}
+    if group is not None:
+        parameters["filter"] = {"group": group}
+    return wire.build_request("/search", batch, parameters=parameters)
+
+
 def _answer(request: pb.DataRequestProto) -> DocumentBatch:
     error = wire.error_of(request.header)
     if error is not None:
         raise error
     return wire.documents_of(request)
+
+
+class BareChain(System):
+    """No search: servers that pass a search's bytes through as many processes as the flow does, and back."""
+
+    name = "(bare grpc.aio, as many processes)"
+
+    def __init__(self) -> None:
+        self._servers = Servers()
+        port, *hop_ports = free_ports(HOPS + 1)
+        for each in hop_ports:
+            self._servers.start([str(HERE / "bare_pair.py"), str(each)])
+        self._servers.start([str(HERE / "bare_pair.py"), str(port), *map(str, hop_ports)])
+        self._servers.wait_for(port, *hop_ports)
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS)
+        self._call = self._channel.unary_unary(wire.PROCESS_SINGLE_DATA)
+
+    def fill(self, data: Data) -> None:
+        """It stores nothing."""
+
+    def search(self, query: Vectors, group: int | None) -> list[int]:
+        """It finds nothing."""
+        self._call(_search_request(query, group), timeout=60)
+        return []
+
+    def close(self) -> None:
+        """End the servers."""
+        self._channel.close()
+        self._servers.__exit__(None, None, None)
 
 
 class Engine(System):
@@ -427,15 +463,17 @@ def report(figures: dict[str, Figures], data: Data) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, each in figures.items():
-        cells = [f"{points / each.fill_seconds:,.0f}"]
-        cells += [f"{percentile(each.times, percent):.2f}" for percent in (50, 95)] + [f"{each.recall():.3f}"]
+        searches = name != BareChain.name
+        cells = [f"{points / each.fill_seconds:,.0f}" if searches else "-"]
+        cells += [f"{percentile(each.times, percent):.2f}" for percent in (50, 95)]
+        cells.append(f"{each.recall():.3f}" if searches else "-")
         if each.filtered_times:
             cells += [f"{percentile(each.filtered_times, percent):.2f}" for percent in (50, 95)]
-            cells.append(f"{each.filtered_recall():.3f}")
+            cells.append(f"{each.filtered_recall():.3f}" if searches else "-")
         else:
             cells += ["-", "-", "-"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    flow, engine, local = (figures.get(cls.name) for cls in (FlowdexFlow, Engine, LocalMode))
+    flow, engine, local, bare = (figures.get(cls.name) for cls in (FlowdexFlow, Engine, LocalMode, BareChain))
     lines.append("")
     if flow and engine:
         for what, mine, its in (
@@ -443,6 +481,10 @@ def report(figures: dict[str, Figures], data: Data) -> str:
             ("filtered search", flow.filtered_times, engine.filtered_times),
         ):
             lines.append(f"- flowdex - engine, {what}: {difference(mine, its):.2f} ms")
+    if flow and engine and bare:
+        processes = [one + other for one, other in zip(engine.filtered_times, bare.filtered_times, strict=False)]
+        over = difference(flow.filtered_times, processes)
+        lines.append(f"- flowdex - engine - bare chain, filtered search: {over:.2f} ms")
     if flow and engine:
         without = [time - encoder for time, encoder in zip(flow.times, flow.encoder_times, strict=True)]
         lines.append(f"- the same without the encoder's hop, search: {difference(without, engine.times):.2f} ms")
@@ -456,6 +498,7 @@ def open_systems(folder: Path, settings: argparse.Namespace) -> list[System]:
     """All systems that are installed and asked for."""
     candidates: list[tuple[str, str, Callable[[], System]]] = [
         ("flowdex", "flowdex", lambda: FlowdexFlow(settings.batch)),
+        ("bare", "grpc", BareChain),
         ("engine", "qdrant_edge", lambda: Engine(folder, settings.dimensions)),
         ("local", "qdrant_client", lambda: LocalMode(settings.dimensions)),
         ("faiss", "faiss", lambda: Faiss(settings.dimensions, graph=False)),
@@ -484,7 +527,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=100, help="groups to filter by; default: %(default)s")
     parser.add_argument("--seconds", type=float, default=60, help="for each way to search; default: %(default)s")
     parser.add_argument("--batch", type=int, default=512, help="points in a request of indexing; default: %(default)s")
-    parser.add_argument("--systems", help="flowdex,engine,local,faiss,faiss-hnsw,hnswlib; default: all")
+    parser.add_argument("--systems", help="flowdex,bare,engine,local,faiss,faiss-hnsw,hnswlib; default: all")
     parser.add_argument("-o", "--output", type=Path, help="write the tables to this file, too")
     settings = parser.parse_args()
     data = make_data(settings.points, settings.dimensions, settings.queries + 1, settings.groups)

@@ -151,6 +151,13 @@ class DocumentBatch:
         """View the documents at `indices`, in that order."""
         return DocumentBatch([self._docs[index] for index in indices])
 
+    def copy(self) -> DocumentBatch:
+        """Copy the documents: what is written to the copy is not written to these."""
+        copies = [pb.DocProto() for _ in self._docs]
+        for new, doc in zip(copies, self._docs, strict=True):
+            new.CopyFrom(doc)
+        return DocumentBatch(copies)
+
     def fields(self) -> list[str]:
         """Names of all fields that hold something in at least one document, sorted."""
         names: set[str] = set()

@@ -79,6 +79,8 @@ def test_passages(whole: Evaluation, client: Client, dataset: Dataset) -> None:
     assert passages.indexing is not None
     assert passages.indexing.passages > 1398
     cut, uncut = ndcg(passages), ndcg(whole)
-    for mode in MODES:  # as good, up to what the collection can tell: a standard error is about 0.02
-        assert cut[mode] > uncut[mode] - 0.005
+    # As good, up to what the collection can tell: a standard error is about 0.02. BM25 by itself loses most, as words
+    # of one document stand in two passages.
+    for mode, less in {"dense": 0.002, "sparse": 0.01, "hybrid": 0.002}.items():
+        assert cut[mode] > uncut[mode] - less
     assert cut["hybrid"] > max(cut["dense"], cut["sparse"])

@@ -74,6 +74,18 @@ async def test_pages_fit_together(indexer: QdrantIndexer, parameters: dict[str, 
         assert documents(page) == documents(everything)[:wanted]
 
 
+async def test_pages_of_equal_documents(indexer: QdrantIndexer) -> None:
+    """More of them than the first look takes in: which are shown must not depend on where it ends."""
+    names = [f"same{number:03}" for number in range(150)]
+    vector = np.random.default_rng(7).standard_normal((1, DIMENSIONS)).astype(np.float32)
+    batch = DocumentBatch.from_columns(ids=names[::-1], texts=["moon ice"] * 150, embeddings=vector.repeat(150, axis=0))
+    await indexer.index(DocumentColumns(batch))
+    for mode in ("dense", "sparse"):
+        for offset in (0, 10, 60):
+            page = await find(indexer, mode=mode, filter={"id": {"$in": names}}, limit=10, offset=offset)
+            assert documents(page) == names[: offset + 10]
+
+
 async def test_passages_as_hits(indexer: QdrantIndexer) -> None:
     first = await find(indexer, group="passage", limit=10)
     more = await find(indexer, group="passage", limit=10, offset=10)

@@ -74,7 +74,7 @@ class Collection:
         self._fields: set[str] = set()
         self._generation = 0  # of the newest write: microseconds since 1970, which float64 holds exactly
         self.differences: list[str] = []
-        self._small = True
+        self._counted = (0, 0)
         self._counted_until = 0.0
         self._schema_lock = asyncio.Lock()
         self._write_lock = asyncio.Lock()
@@ -381,10 +381,19 @@ class Collection:
 
     async def is_small(self) -> bool:
         """Whether to search exactly: by the settings, and a count that is at most a minute old."""
+        _, passages = await self._recent_count()
+        return passages <= self._settings.exact_up_to
+
+    async def has_long_documents(self) -> bool:
+        """Whether some documents have more than one passage, by the same count."""
+        documents, passages = await self._recent_count()
+        return passages > documents
+
+    async def _recent_count(self) -> tuple[int, int]:
         if time.monotonic() > self._counted_until:
-            self._small = await self._count(None) <= self._settings.exact_up_to
+            self._counted = await self.count()
             self._counted_until = time.monotonic() + _COUNT_HOLDS
-        return self._small
+        return self._counted
 
     async def query(self, requests: Sequence[models.QueryRequest]) -> list[list[Any]]:
         """Run queries in batches; the points of each, best first, with `score` and `payload`."""

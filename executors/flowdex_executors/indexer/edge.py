@@ -236,8 +236,8 @@ class AsyncEdgeClient:
             points = parts[0]
             if len(parts) > 1:
                 every = [point for part in parts for point in part]
-                points = sorted(every, key=itemgetter("score"), reverse=better[body["using"]])[: body["limit"]]
-            merged.append(QueryResponse.model_construct(points=[ScoredPoint(**point) for point in points]))
+                points = sorted(every, key=itemgetter(1), reverse=better[body["using"]])[: body["limit"]]
+            merged.append(QueryResponse.model_construct(points=[ScoredPoint(*point) for point in points]))
         return merged
 
     async def retrieve(

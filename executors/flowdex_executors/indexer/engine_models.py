@@ -135,6 +135,6 @@ def build_points(operation: dict[str, Any], arrays: list[Array]) -> list[edge.Po
     return [edge.Point(*point) for point in zip(ids, vectors, payloads, strict=True)]
 
 
-def hits(points: Iterable[edge.ScoredPoint]) -> list[dict[str, Any]]:
-    """The points of an answer as JSON."""
-    return [{"id": str(point.id), "score": point.score, "payload": point.payload} for point in points]
+def hits(points: Iterable[edge.ScoredPoint]) -> list[list[Any]]:
+    """The points of an answer as JSON: id, score and payload of each."""
+    return [[str(point.id), point.score, point.payload] for point in points]

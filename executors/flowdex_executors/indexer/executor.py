@@ -61,6 +61,10 @@ _WRITE_SIZE = 512
 """Passages a write: small enough that searches between writes do not wait long."""
 
 
+_FEW_CHARACTERS = 1000
+"""Queries this short are read in less time than a thread takes to begin."""
+
+
 class IndexParameters(BaseModel):
     """Parameters of /index.
 
@@ -359,7 +363,11 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         wanted = parse_parameters(SearchParameters, {"candidates": self._settings.candidates, **(parameters or {})})
         selection = compile_filter(wanted.filter)
         vectors = batch.embeddings
-        queries = await asyncio.to_thread(self._queries, batch.texts, vectors, wanted.mode)
+        texts = batch.texts
+        if sum(len(text or "") for text in texts) <= _FEW_CHARACTERS:
+            queries = self._queries(texts, vectors, wanted.mode)
+        else:
+            queries = await asyncio.to_thread(self._queries, texts, vectors, wanted.mode)
         fingerprints = _fingerprints(batch)
         batch.drop("embedding", "fingerprint")
         await self._generations.refresh()

@@ -6,11 +6,12 @@
     --fuse (hybrid, see fusion.py)--> hits, best first --fetch--> their payloads, and vectors where asked for
 
 Filters are part of the queries (not applied to their results), and search is exact (on a server only up to
-`exact_up_to` passages). Rankings carry no texts; those are fetched for the hits alone, because a fusion drops most of
-what it looks at.
+`exact_up_to` passages). Long rankings carry no texts; those are fetched for the hits alone, because a fusion drops most
+of what it looks at.
 
-Paging: the first hits are the same however many are asked for. Rankings are read to fixed depths (`_DEPTHS`), and what
-only a deeper look finds comes after all that the look before has found.
+Paging: the first hits are the same however many are asked for. Rankings to be fused are read to fixed depths
+(`_DEPTHS`), and what only a deeper look finds comes after all that the look before has found. A single ranking is read
+to where it is wanted, and beyond equal scores that this would divide.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from flowdex_executors.indexer.settings import IndexerSettings
 __all__ = ["Component", "Hit", "Query", "best_hits", "explanation", "ranked", "read_rankings", "requests_for", "search"]
 
 _DEPTHS = (100, 400, 1600, 6400, 20_000)
+_FEW = 64  # passages
 _PASSAGES_A_DOCUMENT = 4  # first guess of how many passages must be looked at for a document
 _KEYS = [DOCUMENT_ID, ORDINAL, GENERATION]
 _SHOWN = ["text", "start", "end", TAGS, CONTEXT]
@@ -100,20 +102,24 @@ async def search(
     Returns:
         The passages of each query, best first; equal scores in the order of document id and place.
     """
-    reader = _Reader(collection, wanted, selection, settings)
+    reader = _Reader(collection, wanted, selection, settings, long_documents=await collection.has_long_documents())
     fusion = wanted.fusion.fusion(settings.rrf_k) if wanted.mode == "hybrid" else None
     results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
-    for whole in (False, True):
+    vectors = wanted.diversity is not None
+    whole = reader.reads_few and not vectors
+    for _ in range(2):
         found = await reader.read([queries[index] for index in pending], whole=whole)
         for index, (rankings, depth) in zip(pending, found, strict=True):
             results[index] = best_hits(ranked(rankings, depth, fusion), wanted)
         hits = [hit for index in pending for hit in results[index]]
-        await _fetch(collection, hits, vectors=wanted.diversity is not None)
+        if not whole or vectors:
+            await _fetch(collection, hits, vectors=vectors)
         # A document replaced between the two steps has lost the passages that were found: look again, in one step.
         pending = [index for index in pending if any(hit.payload is None for hit in results[index])]
         if not pending:
             break
+        whole = True
     return [[hit for hit in hits if hit.payload is not None] for hits in results]
 
 
@@ -133,14 +139,24 @@ class _Reader:
         wanted: SearchParameters,
         selection: models.Filter | None,
         settings: IndexerSettings,
+        *,
+        long_documents: bool,
     ) -> None:
         self._collection = collection
         self._wanted = wanted
         self._selection = selection
         self._layout = settings.layout
         self._higher_is_better = settings.higher_is_better
-        needed = wanted.units * (_PASSAGES_A_DOCUMENT if wanted.group == "document" else 1)
-        self._depths = [depth for depth in _DEPTHS if depth >= needed] or _DEPTHS[-1:]
+        crowded = long_documents and wanted.group == "document"
+        needed = min(wanted.units * (_PASSAGES_A_DOCUMENT if crowded else 1), _DEPTHS[-1])
+        depths = [depth for depth in _DEPTHS if depth >= needed]
+        self._single = wanted.mode != "hybrid"
+        self._depths = [needed, *(depth for depth in depths if depth > needed)] if self._single else depths
+
+    @property
+    def reads_few(self) -> bool:
+        """Whether so few passages are read that to read them whole is cheaper than to ask again for the best."""
+        return self._single and self._depths[0] <= _FEW
 
     async def read(self, queries: Sequence[Query], *, whole: bool) -> list[tuple[dict[str, Ranking], int]]:
         """Each query's rankings by name, and the depth to which they were read; `whole` with what is shown of hits."""
@@ -160,15 +176,16 @@ class _Reader:
                 points = dict(zip(asked, islice(answers, len(asked)), strict=True))
                 rankings = read_rankings(points, higher_is_better=self._higher_is_better)
                 found[index] = rankings, depth
-                if any(len(each) > depth for each in points.values()) and not self._suffices(rankings):
+                if any(len(each) > depth for each in points.values()) and not self._suffices(rankings, depth):
                     unsatisfied.append(index)
             pending = unsatisfied
             if not pending:
                 break
         return found
 
-    def _suffices(self, rankings: Mapping[str, Ranking]) -> bool:
-        hits = (hit for ranking in rankings.values() for hit, _ in ranking)
+    def _suffices(self, rankings: Mapping[str, Ranking], depth: int) -> bool:
+        """Whether enough is there; of a single ranking without equal scores that the cut divides."""
+        hits = (hit for each in rankings.values() for hit, _ in (_undivided(each, depth) if self._single else each))
         by_document = self._wanted.group == "document"
         return len({hit.document_id if by_document else hit.id for hit in hits}) >= self._wanted.units
 
@@ -227,17 +244,23 @@ def ranked(rankings: Mapping[str, Ranking], depth: int, fusion: Fusion | None) -
 
     Args:
         rankings: Read to `depth`.
-        depth: One of `_DEPTHS`. Each depth up to it is ranked by itself; what it adds follows what was there before.
+        depth: For a fusion one of `_DEPTHS`. Each up to it is fused by itself; what it adds follows what was there.
         fusion: None with a single ranking, whose scores are then the hits'.
     """
+    if fusion is None:
+        (ranking,) = rankings.values() or [[]]
+        for rank, (hit, score) in enumerate(ranking[:depth], 1):
+            hit.score, hit.rank = score, rank
+        return [hit for hit, _ in ranking[:depth]]
     hits = {hit.id: hit for ranking in rankings.values() for hit, _ in ranking}
     order: dict[str, None] = {}
     least = math.inf
     for level in _DEPTHS[: _DEPTHS.index(depth) + 1]:
         lists = {
-            name: [(hit.id, score) for hit, score in _prefix(each, level, fusion)] for name, each in rankings.items()
+            name: [(hit.id, score) for hit, score in _undivided(each, level) or each[:level]]
+            for name, each in rankings.items()
         }
-        scores = fuse(lists, fusion) if fusion else dict(next(iter(lists.values()), []))
+        scores = fuse(lists, fusion)
         added = sorted(
             (key for key in scores if key not in order),
             key=lambda key: _order(scores[key], hits[key]),
@@ -254,29 +277,28 @@ def ranked(rankings: Mapping[str, Ranking], depth: int, fusion: Fusion | None) -
     return [hits[key] for key in order]
 
 
-def _prefix(ranking: Ranking, size: int, fusion: Fusion | None) -> Ranking:
-    """The first of a ranking: to be fused, without a group of equal scores that the cut would divide.
+def _undivided(ranking: Ranking, size: int) -> Ranking:
+    """The first of a ranking, without a group of equal scores that the cut would divide.
 
-    Which of such a group an index answers is arbitrary, and would decide which of them a fusion favours.
+    Which of such a group an index answers is arbitrary: it would decide which of them a fusion favours, or which of
+    them a page shows.
     """
-    if fusion is None or len(ranking) <= size:
-        return ranking[:size]
-    return [item for item in ranking[:size] if item[1] > ranking[size][1]] or ranking[:size]
+    return ranking if len(ranking) <= size else [item for item in ranking[:size] if item[1] > ranking[size][1]]
 
 
 def best_hits(hits: Sequence[Hit], wanted: SearchParameters) -> list[Hit]:
     """Keep those of the first documents, of each no more passages than wanted; or the first passages."""
     kept: list[Hit] = []
     counts: dict[str, int] = {}
-    by_passage = wanted.group == "passage"
+    by_passage, units, passages_each = wanted.group == "passage", wanted.units, wanted.passages_each
     for hit in hits:
         opens = by_passage or hit.document_id not in counts
-        if opens and (len(kept) if by_passage else len(counts)) == wanted.units:
+        if opens and (len(kept) if by_passage else len(counts)) == units:
             if by_passage:
                 break
             continue
         counts[hit.document_id] = counts.get(hit.document_id, 0) + 1
-        if wanted.passages_each is None or counts[hit.document_id] <= wanted.passages_each:
+        if passages_each is None or counts[hit.document_id] <= passages_each:
             kept.append(hit)
     return kept
 

@@ -10,7 +10,7 @@ What survives what:
 - An update of several operations (write the new passages of documents, remove their older ones) is atomic: a redo file
   that is found on opening is carried out again, and all operations can be. An update that fails is undone.
 - The engine's write-ahead log keeps what was acknowledged when a process dies. `flush` keeps it when the machine does:
-  after every `FLUSH_UPDATES` updates and at the latest `FLUSH_SECONDS` after one; with `fsync`, before each answer.
+  `FLUSH_SECONDS` after the first update since the last flush; with `fsync`, before each answer.
 - A kill while shards change places leaves one of them under its name, see `_finish_swap`.
 """
 
@@ -31,7 +31,6 @@ from flowdex_executors.indexer.layout import sync_directory
 
 __all__ = ["Shard"]
 
-FLUSH_UPDATES = 10
 FLUSH_SECONDS = 1.0
 NEVER = 1_000_000_000
 """An indexing threshold in KB that no segment reaches: packing then builds no graph, and search is exact."""
@@ -180,8 +179,8 @@ class Shard:
 
     @property
     def must_flush(self) -> bool:
-        """Whether so much has been written that a flush cannot wait."""
-        return self._updates >= FLUSH_UPDATES
+        """Whether a flush is due: while updates follow each other, nothing else asks."""
+        return self.flush_at is not None and time.monotonic() >= self.flush_at
 
     @property
     def flush_at(self) -> float | None:

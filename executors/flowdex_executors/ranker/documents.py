@@ -6,6 +6,7 @@ matches (passages), hits --of each: its best passage, what it scored, highlights
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from flowdex.documents import DocumentBatch
@@ -27,41 +28,32 @@ def answer(matches: DocumentBatch, hits: Sequence[Hit], query: str, wanted: Sear
         query: For the highlights.
         wanted: What the request asked for.
     """
-    highlighter = Highlighter(query if wanted.highlight else "")
-    best = matches.select(hit.rows[0] for hit in hits)
-    columns: dict[str, Any] = {
-        "location": best.column("location"),
-        "scores": [_scores(scores, hit) for scores, hit in zip(best.column("scores"), hits, strict=True)],
-    }
+    by_document = wanted.group == "document"
+    most = (wanted.passages or _PASSAGES) if by_document else 1
+    rows = [hit.rows[:most] for hit in hits]
+    passages = matches.select(row for each in rows for row in each)
+    passages.drop("highlights")
     if wanted.highlight:
-        columns["highlights"] = [highlighter.spans(text or "") for text in best.texts]
+        highlighter = Highlighter(query)
+        passages.set_column("highlights", [highlighter.spans(text or "") for text in passages.texts])
+    extra = ["highlights"] if wanted.highlight else []
+    extra += ["explain"] if wanted.explain else []
+
+    # Messages are copied whole, which takes a tenth of the time of copying field by field.
+    documents = matches.select(hit.rows[0] for hit in hits).copy()
+    documents.keep("text", "location", "tags", "scores", "context", *extra, *([] if by_document else ["parent_id"]))
+    documents.ids = [hit.id for hit in hits]
+    scores = zip(documents.column("scores"), hits, strict=True)
+    documents.set_column("scores", [_scores(known, hit) for known, hit in scores])
     if wanted.explain:
-        columns["explain"] = [
-            _explained(explain, hit) for explain, hit in zip(best.column("explain"), hits, strict=True)
-        ]
-    if any(contexts := best.column("context")):
-        columns["context"] = contexts
-    if wanted.group == "passage":
-        columns["parent_id"] = best.column("parent_id")
-    documents = DocumentBatch.from_columns(ids=[hit.id for hit in hits], texts=best.texts, tags=best.tags, **columns)
-    if wanted.group == "document":
-        most = wanted.passages or _PASSAGES
-        chunks = [_passages(matches.select(hit.rows[:most]), hit.id, highlighter, wanted) for hit in hits]
-        documents.set_nested("chunks", chunks)
+        explained = zip(documents.column("explain"), hits, strict=True)
+        documents.set_column("explain", [_explained(known, hit) for known, hit in explained])
+    if by_document:
+        passages.keep("id", "text", "location", "scores", *extra)
+        passages.set_column("parent_id", [hit.id for hit, each in zip(hits, rows, strict=True) for _ in each])
+        unused = iter(passages)
+        documents.set_nested("chunks", [DocumentBatch(list(islice(unused, len(each)))) for each in rows])
     return documents
-
-
-def _passages(
-    passages: DocumentBatch, document_id: str, highlighter: Highlighter, wanted: SearchParameters
-) -> DocumentBatch:
-    columns: dict[str, Any] = {"location": passages.column("location"), "scores": passages.column("scores")}
-    if wanted.highlight:
-        columns["highlights"] = [highlighter.spans(text or "") for text in passages.texts]
-    if wanted.explain:
-        columns["explain"] = passages.column("explain")
-    return DocumentBatch.from_columns(
-        ids=passages.ids, parent_id=[document_id] * len(passages), texts=passages.texts, **columns
-    )
 
 
 def _scores(scores: Any, hit: Hit) -> dict[str, float]:

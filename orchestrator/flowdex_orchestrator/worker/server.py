@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import logging
 import os
@@ -186,6 +187,8 @@ def _load(load: Callable[[], Executor], name: str, loop: asyncio.AbstractEventLo
         waited_for = warm_up()
         if inspect.isawaitable(waited_for):
             asyncio.run_coroutine_threadsafe(cast(Coroutine[Any, Any, None], waited_for), loop).result()
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
     return executor, endpoints, discovery, info
 
 

@@ -38,6 +38,14 @@ def test_all_columns_at_once() -> None:
     assert batch.to_proto() == read.to_proto()
 
 
+def test_a_copy_is_written_by_itself() -> None:
+    batch = DocumentBatch.from_columns(ids=["a"], texts=["x"], tags=[{"k": [1]}])
+    before, copy = batch.to_bytes(), batch.copy()
+    assert copy.to_proto() == batch.to_proto()
+    copy.texts, copy.tags = ["y"], [{}]
+    assert batch.to_bytes() == before
+
+
 def test_from_nothing() -> None:
     batch = DocumentBatch.from_columns()
     assert not batch

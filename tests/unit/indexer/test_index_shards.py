@@ -16,8 +16,10 @@ from qdrant_client import models
 from flowdex.errors import ConfigurationError, Conflict, Unavailable
 from flowdex_executors.indexer.columns import Point, SparseRow, as_columns, point_structs
 from flowdex_executors.indexer.edge import AsyncEdgeClient, _routed
+from flowdex_executors.indexer.frames import encode
 from flowdex_executors.indexer.layout import IndexFolder, Manifest, check_shards
 from flowdex_executors.indexer.packing import copy_tree, data_ranges, is_due
+from flowdex_executors.indexer.shard import Shard
 from flowdex_executors.indexer.shards import shard_of
 
 
@@ -31,6 +33,28 @@ def test_documents_stay_in_their_shards_for_ever() -> None:
     assert [shard_of(name, 5) for name in ("a", "docs/old.md", "搜索", "")] == [2, 1, 2, 0]
     spread = Counter(shard_of(f"document {number}", 4) for number in range(4000))
     assert all(900 < count < 1100 for count in spread.values())
+
+
+def test_a_flush_is_due_while_updates_follow_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates without a pause leave no time to wait for one in."""
+    clock = iter(range(100))
+    monkeypatch.setattr("flowdex_executors.indexer.shard.time.monotonic", lambda: next(clock) * 0.3)
+    Shard.create(tmp_path / "s", {"dense": {"size": 4, "distance": "Cosine"}}, {"bm25": {"idf": True}})
+    shard = Shard(tmp_path / "s", fsync=False)
+    due = []
+    for number in range(8):
+        operations, arrays = _routed([_upsert_of(point("d", number))], 1)[0]
+        shard.update(encode({"operations": operations}, arrays), operations, arrays)
+        due.append(shard.must_flush)
+        if due[-1]:
+            shard.flush()
+    shard.close()
+    assert any(due)
+    assert not all(due)
+
+
+def _upsert_of(one: Point) -> models.UpsertOperation:
+    return models.UpsertOperation.model_construct(upsert=models.PointsList.model_construct(points=[one]))
 
 
 def test_operations_go_where_their_documents_are() -> None:
