@@ -23,6 +23,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
 from flowdex_executors.failures import mark, unmarked
 from flowdex_executors.indexer.aliases import AliasFile
+from flowdex_executors.indexer.answers import matches, note, note_words, outcomes
 from flowdex_executors.indexer.backend import Backend
 from flowdex_executors.indexer.collection import Collection
 from flowdex_executors.indexer.columns import SparseRow
@@ -30,7 +31,7 @@ from flowdex_executors.indexer.edge import AsyncEdgeClient
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.generations import Generations
 from flowdex_executors.indexer.layout import read_manifest
-from flowdex_executors.indexer.payload import CONTEXT, DENSE
+from flowdex_executors.indexer.payload import DENSE
 from flowdex_executors.indexer.points import Passages, check_finite, make_points, read_documents, tag_fields
 from flowdex_executors.indexer.reindexing import (
     CopyParameters,
@@ -40,7 +41,7 @@ from flowdex_executors.indexer.reindexing import (
     pending_documents,
     steer,
 )
-from flowdex_executors.indexer.search import Hit, Query, explanation, search
+from flowdex_executors.indexer.search import Hit, Query, search
 from flowdex_executors.indexer.search_parameters import SearchParameters
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
 from flowdex_executors.indexer.sparse import SparseEncoder
@@ -269,7 +270,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             await self._generations.replace(
                 collection, passages.document_ids[part], partial(make_points, passages, part, sparse)
             )
-        return DocumentColumns(_outcomes(batch, passages.counts()))
+        return DocumentColumns(outcomes(batch, passages.counts()))
 
     async def _words(self, passages: Passages, part: slice) -> list[SparseRow]:
         """The BM25 vectors of the passages of some documents."""
@@ -299,7 +300,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 wanted = {name: versions[name] for name in passages.document_ids[part]}
                 make = partial(make_copies, passages, part, sparse, versions)
                 await self._generations.copy(target, wanted, make)
-        return _outcomes(batch, passages.counts())
+        return outcomes(batch, passages.counts())
 
     @requests(on="/get", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def get(
@@ -377,7 +378,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             queries = [Query(sparse=query.sparse) if query and query.sparse else None for query in queries]
             vectors = None
             wanted = wanted.model_copy(update={"mode": "sparse", "diversity": None})
-            _note(batch, [route.note] * len(batch))
+            note(batch, [route.note] * len(batch))
         found: list[list[Hit]] = [[] for _ in batch]
         answerable = [index for index, query in enumerate(queries) if query is not None]
         if answerable and await collection.dimensions() is not None:
@@ -388,8 +389,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             results = await search(collection, [q for q in queries if q is not None], wanted, selection, self._settings)
             for index, hits in zip(answerable, results, strict=True):
                 found[index] = hits
-        batch.set_nested("matches", [_matches(hits, wanted) for hits in found])
-        _note_words(batch, queries, wanted.mode)
+        batch.set_nested("matches", [matches(hits, wanted) for hits in found])
+        note_words(batch, queries, wanted.mode)
         return docs
 
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
@@ -524,67 +525,9 @@ def _ids(batch: DocumentBatch) -> list[str]:
     return ids
 
 
-def _outcomes(batch: DocumentBatch, counts: dict[str, int]) -> DocumentBatch:
-    """What became of each document: `id` and `passages` (and `notes`, if there are some), or `id` and `error`."""
-    ids, errors = batch.ids, batch.column("error")
-    stored: list[int | None] = [None] * len(batch)
-    for row in range(len(batch) - 1, -1, -1):  # where an id occurs twice, the last document was stored
-        if errors[row] is None:
-            stored[row] = counts.pop(ids[row], 0)
-    outcomes = DocumentBatch.from_columns(ids=ids, passages=stored)
-    for name, values in (("error", errors), ("notes", batch.column("notes"))):
-        if any(values):
-            outcomes.set_column(name, values)
-    return outcomes
-
-
 def _fingerprints(batch: DocumentBatch) -> list[str | None]:
     """What made each document's vectors, as far as it says."""
     return [None if value is None else str(value) for value in batch.column("fingerprint")]
-
-
-def _note(batch: DocumentBatch, added: Sequence[str | None]) -> None:
-    """Add a note to each query for which there is one."""
-    notes: list[Any] = batch.column("notes")
-    batch.set_column(
-        "notes", [[*(old or ()), *([new] if new else [])] or None for old, new in zip(notes, added, strict=True)]
-    )
-
-
-def _note_words(batch: DocumentBatch, queries: Sequence[Query | None], mode: str) -> None:
-    """Say where a query had no words to be found by, which would otherwise look like an index without an answer."""
-    if mode == "dense" or all(query is not None and query.sparse is not None for query in queries):
-        return
-    notes: list[Any] = batch.column("notes")
-    for index, (query, text) in enumerate(zip(queries, batch.texts, strict=True)):
-        if text and query is None:
-            notes[index] = [*(notes[index] or ()), "the query has stop words only, which BM25 cannot find anything by"]
-        elif text and query is not None and query.sparse is None:
-            notes[index] = [*(notes[index] or ()), "the query has stop words only: it was searched by its vector alone"]
-    batch.set_column("notes", notes)
-
-
-def _matches(hits: Sequence[Hit], wanted: SearchParameters) -> DocumentBatch:
-    payloads = [hit.payload or {} for hit in hits]
-    batch = DocumentBatch.from_columns(
-        ids=[f"{hit.document_id}#{hit.ordinal}" for hit in hits],
-        parent_id=[hit.document_id for hit in hits],
-        texts=[payload["text"] for payload in payloads],
-        location=[[payload["start"], payload["end"]] for payload in payloads],
-        tags=[payload["tags"] for payload in payloads],
-        scores=[
-            {"score": hit.score, **{name: component.score for name, component in hit.components.items()}}
-            for hit in hits
-        ],
-    )
-    contexts = [payload.get(CONTEXT) for payload in payloads]
-    if any(contexts):
-        batch.set_column("context", contexts)
-    if wanted.explain:
-        batch.set_column("explain", [explanation(hit, wanted) for hit in hits])
-    if wanted.diversity is not None and hits:
-        batch.embeddings = np.asarray([hit.vector for hit in hits], dtype=np.float32)
-    return batch
 
 
 def _settings(uses_with: Mapping[str, Any]) -> IndexerSettings:

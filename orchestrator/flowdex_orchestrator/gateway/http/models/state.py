@@ -1,0 +1,69 @@
+"""The state of the flow, and errors."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from flowdex_orchestrator.gateway.http.models.base import JsonObject
+
+__all__ = ["Health", "Problem", "Status"]
+
+
+class ReplicaStatus(BaseModel):
+    """One replica of an executor, as this gateway sees it."""
+
+    address: str = Field(examples=["127.0.0.1:51001"])
+    ready: bool
+    in_flight: int = Field(description="Calls it is working on for this gateway.")
+    failure: str | None = Field(description="Why it is not ready.")
+
+
+class ExecutorStatus(BaseModel):
+    """One executor."""
+
+    name: str = Field(examples=["encoder"])
+    uses: str = Field(examples=["flowdex_executors.BertEncoder"])
+    needs: list[str]
+    replicas: list[ReplicaStatus]
+    status: JsonObject | None = Field(description="What it says of itself, if it has a `/status` endpoint.")
+
+
+class Status(BaseModel):
+    """The flow as a whole."""
+
+    name: str = Field(examples=["flowdex"])
+    version: str
+    uptime_s: float
+    ready: bool = Field(description="Whether every executor has a replica that takes requests.")
+    in_flight: int = Field(description="Requests the gateway is working on.")
+    endpoints: dict[str, list[str]] = Field(
+        description="Each endpoint with the executors that serve it, in order.", examples=[{"/encode": ["encoder"]}]
+    )
+    executors: list[ExecutorStatus]
+
+
+class Health(BaseModel):
+    """A probe's answer."""
+
+    status: Literal["ok"] = "ok"
+
+
+class InvalidPart(BaseModel):
+    """One part of a request that is wrong."""
+
+    pointer: str = Field(description="JSON pointer to it.", examples=["#/texts/3"])
+    detail: str = Field(examples=["must not be blank"])
+
+
+class Problem(BaseModel):
+    """An error, as a problem document (RFC 9457)."""
+
+    type: str = Field(description="Names the class of error.", examples=["urn:flowdex:error:InvalidInput"])
+    title: str = Field(description="The class of error, for people.", examples=["Invalid input"])
+    status: int = Field(description="The HTTP status.", examples=[422])
+    detail: str = Field(description="What is wrong here, and what to do.", examples=["texts/3: must not be blank"])
+    request_id: str | None = Field(default=None, description="Names the request in logs.")
+    executor: str | None = Field(default=None, description="The executor that raised the error.")
+    errors: list[InvalidPart] | None = Field(default=None, description="Every part of the request that is wrong.")
