@@ -19,13 +19,13 @@ __all__ = [
     "Span",
     "Text",
     "Texts",
+    "checked_text",
     "kind",
     "strings",
-    "text",
 ]
 
 
-def text(value: Any) -> str:
+def checked_text(value: Any) -> str:
     """The value, which must be a string that is not blank."""
     if not isinstance(value, str):
         raise PydanticCustomError("string_type", "must be a string, not {kind}", {"kind": kind(value)})
@@ -54,7 +54,7 @@ def kind(value: Any) -> str:
 
 
 _ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
-Text = Annotated[str, BeforeValidator(text), WithJsonSchema({"type": "string", "minLength": 1})]
+Text = Annotated[str, BeforeValidator(checked_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Id = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Texts = Annotated[list[Text], BeforeValidator(strings), WithJsonSchema(_ONE_OR_MANY)]
 Ids = Annotated[list[Id], BeforeValidator(strings), WithJsonSchema(_ONE_OR_MANY)]

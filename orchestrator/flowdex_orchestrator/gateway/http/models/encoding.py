@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from flowdex_orchestrator.gateway.http.models.base import PARAMETERS, JsonObject, Request, Span, kind, strings, text
+from flowdex_orchestrator.gateway.http.models.base import (
+    PARAMETERS,
+    JsonObject,
+    Request,
+    Span,
+    checked_text,
+    kind,
+    strings,
+)
 
 __all__ = ["ENCODE_CHOICES", "EncodeRequest", "EncodeResponse"]
 
@@ -16,12 +24,12 @@ __all__ = ["ENCODE_CHOICES", "EncodeRequest", "EncodeResponse"]
 def _input(value: Any) -> Any:
     """A text, or an object with a pair of texts or with words."""
     if not isinstance(value, Mapping):
-        return text(value)
+        return checked_text(value)
     names = set(value)
     if names == {"words"} and isinstance(value["words"], list) and value["words"]:
         return {"words": [_word(word) for word in value["words"]]}
     if names <= {"text", "text_pair"} and "text" in names:
-        return {name: text(text) for name, text in value.items()}
+        return {name: checked_text(part) for name, part in value.items()}
     raise PydanticCustomError(
         "text_object", 'must be a string, {{"text": ..., "text_pair": ...}} or {{"words": ["...", ...]}}'
     )
