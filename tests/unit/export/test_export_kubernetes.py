@@ -389,7 +389,7 @@ def test_compose_in_all_its_parts() -> None:
         "- {name: c, uses: X}\n"
     )
     flow = parse_flow(text, env=env)
-    stack = yaml.safe_load(render_compose(make_deployment(flow, text, {2: EMBEDDED}, environment=env)))
+    stack = yaml.safe_load(render_compose(make_deployment(flow, text, {2: EMBEDDED}, environment=env)).text)
     a, b, c = (stack["services"][name] for name in "abc")
     assert a["scale"] == 3
     assert a["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2
