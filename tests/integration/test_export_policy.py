@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,8 @@ def findings(objects: list[Object]) -> list[str]:
     """What is wrong with the objects of one overlay."""
     found: list[str] = []
     for each in objects:
-        rules = RULES.get(each["kind"], ())
-        found += [
-            f"{each['kind']}/{each['metadata']['name']}: {text}" for rule in rules for text in rule(each, objects)
-        ]
+        name = f"{each['kind']}/{each['metadata']['name']}"
+        found += [f"{name}: {text}" for rule in RULES.get(each["kind"], ()) for text in rule(each, objects)]
     return found
 
 
@@ -110,7 +109,7 @@ def commanded(workload: Object, objects: list[Object]) -> Iterator[str]:
     arguments = container.get("args", [])
     if container.get("command") != ["flowdex"]:
         return
-    pairs = list(zip(arguments, arguments[1:], strict=False))
+    pairs = list(pairwise(arguments))
     listening = {int(value) for option, value in pairs if option in ("--port", "--port-grpc", "--port-http")}
     if listening != set(ports_of(workload).values()):
         yield f"listens on {listening}, and says {ports_of(workload)}"
@@ -124,7 +123,7 @@ def commanded(workload: Object, objects: list[Object]) -> Iterator[str]:
             yield from reached(objects, host, int(port), headless=False)
     (flow,) = (value for option, value in pairs if option == "--flow")
     folder = next(each for each in container["volumeMounts"] if flow.startswith(f"{each['mountPath']}/"))
-    volume = next(each for each in spec["volumes"] if each["name"] == folder["name"])
+    volume = next((each for each in spec["volumes"] if each["name"] == folder["name"]), {})
     keys = files_of(volume.get("configMap", {}), objects)
     if flow.removeprefix(f"{folder['mountPath']}/") not in keys:
         yield f"reads {flow}, which is not mounted"
@@ -202,7 +201,7 @@ def leaving_some(budget: Object, objects: list[Object]) -> Iterator[str]:
         scalers = of_kind(objects, "HorizontalPodAutoscaler", "ScaledObject")
         scaler = next((one for one in scalers if target_of(one) == each["metadata"]["name"]), None)
         spec = scaler["spec"] if scaler else each["spec"]
-        least = spec.get("minReplicas", spec.get("minReplicaCount", spec.get("replicas")))
+        least = spec.get("minReplicas", spec.get("minReplicaCount", spec.get("replicas", 1)))
         if budget["spec"]["minAvailable"] >= least:
             yield f"keeps {budget['spec']['minAvailable']} of {least}: no node could ever be drained"
 
