@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
@@ -211,6 +215,31 @@ def test_with_monitoring_the_dashboard_is_that_of_a_cluster() -> None:
     (provider,) = yaml.safe_load(made.files["grafana/provisioning/dashboards/flowdex.yml"])["providers"]
     mounts = [mount.split(":")[1] for mount in stack(made)["services"]["grafana"]["volumes"]]
     assert provider["options"]["path"] in mounts
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the check of the server's health is a line of bash")
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False), (None, False)])
+def test_the_health_of_the_server_is_what_it_answers(status: int | None, healthy: bool) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/readyz"
+            self.send_response(status or 0)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request, daemon=True)
+        if status is None:
+            server.server_close()
+        else:
+            thread.start()
+        kind, *command = stack(default("qdrant"))["services"]["qdrant"]["healthcheck"]["test"]
+        assert kind == "CMD"
+        command[-1] = command[-1].replace("/6333", f"/{server.server_port}")
+        done = subprocess.run(command, capture_output=True, timeout=10, check=False)
+    assert (done.returncode == 0) is healthy
 
 
 @pytest.mark.parametrize(
