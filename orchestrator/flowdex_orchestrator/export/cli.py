@@ -51,7 +51,7 @@ def kubernetes(flow: Path | None, output: Path, namespace: str | None, image_pre
 
     deployment = _deployment(flow, image_prefix, timeout, namespace)
     write_folder(output, render(deployment))
-    _tell(deployment)
+    _tell(deployment, f"the Secret {deployment.secret} must hold")
     click.echo(
         f"{output}: base and overlays of {deployment.flow.name}; kubectl apply -k {output}/overlays/local", err=True
     )
@@ -110,7 +110,7 @@ def docker_compose(
         build=None if build is None else os.path.relpath(build, place.parent),
         folder=f"./{place.stem}",
     )
-    _tell(deployment)
+    _tell(deployment, "set in the environment, or in .env beside the file:")
     if output is None:
         click.echo(made.text, nl=False)
         return
@@ -139,9 +139,9 @@ def _deployment(path: Path | None, prefix: str, timeout: float, namespace: str |
     return deployment if namespace is None else replace(deployment, name=dns_label(namespace))
 
 
-def _tell(deployment: Deployment) -> None:
+def _tell(deployment: Deployment, needs: str) -> None:
+    """Say what the operator has to see to; `needs` goes before the names of what is secret."""
     for remark in deployment.remarks:
         click.echo(f"note: {remark}", err=True)
     if deployment.variables.secrets:
-        names = ", ".join(deployment.variables.secrets)
-        click.echo(f"note: the Secret {deployment.secret} must hold {names}", err=True)
+        click.echo(f"note: {needs} {', '.join(deployment.variables.secrets)}", err=True)

@@ -292,3 +292,12 @@ def test_files_beside_need_a_place(flow_file: Path) -> None:
     done = run(str(flow_file), "--with", "monitoring")
     assert done.exit_code == 1
     assert "say where with -o" in done.output
+
+
+def test_what_must_be_set_is_said(tmp_path: Path) -> None:
+    flow = tmp_path / "flow.yml"
+    flow.write_text("jtype: Flow\nexecutors: [{name: a, uses: flowdex_executors.Ranker, env: {X: $MY_TOKEN}}]\n")
+    done = CliRunner().invoke(main, ["export", "docker-compose", str(flow)], env={"MY_TOKEN": "hush"})
+    assert done.exit_code == 0, done.output
+    assert "in .env beside the file: MY_TOKEN" in done.stderr
+    assert "hush" not in done.output
