@@ -165,8 +165,10 @@ class _Renderer:
         values = {"FLOWDEX_CACHE": CACHE, "HF_HOME": f"{CACHE}/huggingface"}
         values |= {name: f"${{{name}:-{value}}}" for name, value in plain.items()}
         values |= {name: value.replace("$", "$$") for name, value in workload.env.items()}
-        for name, (_, _, optional) in workload.secret_env.items():
-            values[name] = f"${{{name}:-}}" if optional else f"${{{name}:?set {name} in the environment or in .env}}"
+        for name, (secret, key, optional) in workload.secret_env.items():
+            source = key if secret == self.deployment.secret else name
+            missing = "-" if optional else f"?set {source} in the environment or in .env"
+            values[name] = f"${{{source}:{missing}}}"
         if self.served and qdrant.KEY in workload.secret_env:
             values[qdrant.KEY] = QDRANT_KEY
         if workload.role is not Role.GATEWAY:
