@@ -7,57 +7,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from kustomize_support import EXPORTS, KUBECTL, OVERLAYS, build, make_exports
 
-from flowdex_orchestrator.export import make_deployment
-from flowdex_orchestrator.export.folder import write_folder
-from flowdex_orchestrator.export.kubernetes import render
-from flowdex_orchestrator.flow import parse_flow
-
-ROOT = Path(__file__).resolve().parents[2]
-KUBECTL = shutil.which("kubectl")
 VERSIONS = ("1.31", "1.36")
 CUSTOM = {"monitoring.coreos.com/v1", "keda.sh/v1alpha1", "gateway.networking.k8s.io/v1"}  # of others' schemas
-EMBEDDED = {"embedded": True, "uri": "edge://.flowdex/index"}
-EVERYTHING = """
-jtype: Flow
-with: {name: all, protocol: [grpc, http]}
-gateway: {kubernetes: {replicas: 3, ingress: {host: s.test}, service: {type: LoadBalancer}}}
-executors:
-  - {name: a, uses: flowdex_executors.BertEncoder, gpus: 1, autoscale: {min: 2}, uses_with: {model: org/m},
-     kubernetes: {model_cache: {size: 3Gi}, tolerations: {operator: Exists}}}
-  - {name: b, uses: flowdex_executors.BertEncoder, autoscale: {target_cpu: 0.6}, env: {X: $X_TOKEN, Y: $Y}}
-  - {name: c, uses: flowdex_executors.QdrantIndexer}
-  - {name: d, uses: mine.Own, replicas: 2, needs: gateway}
-  - {name: e, external: true, host: h, port: 7}
-"""
-EXPORTS = ("default", "everything", "remote")
 
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="kubectl, which has Kustomize in it, is not installed")
 
 
-def export(text: str, facts: Mapping[int, Mapping[str, Any]], folder: Path) -> Path:
-    env = {"QDRANT_URL": "grpc://qdrant:6334", "QDRANT_API_KEY": "k", "X_TOKEN": "t", "Y": "y"}
-    write_folder(folder, render(make_deployment(parse_flow(text, env=env), text, facts, environment=env)))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("export")
-    remote = (ROOT / "flows/qdrant.yml").read_text(encoding="utf-8")
-    return {
-        "default": ROOT / "k8s",
-        "everything": export(EVERYTHING, {2: EMBEDDED}, folder / "everything"),
-        "remote": export(remote, {2: {"uri": "grpc://qdrant:6334"}}, folder / "remote"),
-    }
+    return make_exports(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +28,7 @@ def seen() -> set[str]:
     return set()
 
 
-@cache
-def build(folder: Path) -> list[dict[str, Any]]:
-    assert KUBECTL is not None
-    done = subprocess.run([KUBECTL, "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return [each for each in yaml.safe_load_all(done.stdout) if each]
-
-
-@pytest.mark.parametrize(
-    "overlay", ["base", "overlays/local", "overlays/gpu", "overlays/production", "overlays/production-keda"]
-)
+@pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("name", EXPORTS)
 def test_every_object_is_valid(name: str, overlay: str, exports: dict[str, Path], seen: set[str]) -> None:
     schemas = pytest.importorskip(

@@ -7,6 +7,7 @@ What a command wrote earlier and would not write now is removed; nothing else in
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def kubernetes(flow: Path | None, output: Path, namespace: str | None, image_pre
 
     deployment = _deployment(flow, image_prefix, timeout, namespace)
     write_folder(output, render(deployment))
-    _tell(deployment)
+    _tell(deployment, f"the Secret {deployment.secret} must hold")
     click.echo(
         f"{output}: base and overlays of {deployment.flow.name}; kubectl apply -k {output}/overlays/local", err=True
     )
@@ -61,29 +62,63 @@ def kubernetes(flow: Path | None, output: Path, namespace: str | None, image_pre
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File.  [default: standard output]"
 )
+@click.option(
+    "--with",
+    "additions",
+    type=click.Choice(("qdrant", "monitoring")),
+    multiple=True,
+    help="Add a Qdrant server, with the index on it; or Prometheus and Grafana. Repeatable.",
+)
+@click.option(
+    "--build",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Build flowdex's images, from the Dockerfile in this folder.",
+)
 @_prefix_option
 @_timeout_option
-def docker_compose(flow: Path | None, output: Path | None, image_prefix: str, timeout: float) -> None:
+def docker_compose(
+    *,
+    flow: Path | None,
+    output: Path | None,
+    additions: tuple[str, ...],
+    build: Path | None,
+    image_prefix: str,
+    timeout: float,
+) -> None:
     """Write a docker-compose.yml of a flow.
 
-    FLOW is ./flow.yml by default. The containers read the flow file where it is, so keep both in one folder.
+    FLOW is ./flow.yml by default. The containers read the flow file where it is, so keep both in one folder. What
+    --with adds has files of its own: they go into a folder beside OUTPUT with its name, without the suffix.
 
     \b
     Example:
-      flowdex export docker-compose flow.yml -o docker-compose.yml
+      flowdex export docker-compose flow.yml -o docker-compose.yml --build . --with qdrant --with monitoring
       docker compose up
     """  # noqa: D301 - click's mark for lines to keep
     from flowdex.errors import ConfigurationError
     from flowdex_orchestrator.export.compose import render_compose
+    from flowdex_orchestrator.export.folder import LIST, write_folder
 
+    if output is None and additions:
+        raise ConfigurationError("--with writes files beside the Compose file: say where with -o docker-compose.yml")
     deployment = _deployment(flow, image_prefix, timeout, None)
-    text = render_compose(deployment)
-    _tell(deployment)
+    place = output or Path("docker-compose.yml")
+    made = render_compose(
+        deployment,
+        additions=additions,
+        build=None if build is None else os.path.relpath(build, place.parent),
+        folder=f"./{place.stem}",
+    )
+    _tell(deployment, "set in the environment, or in .env beside the file:")
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(made.text, nl=False)
         return
+    folder = output.with_suffix("")
+    if made.files or (folder / LIST).exists():
+        write_folder(folder, made.files)
     try:
-        output.write_text(text, encoding="utf-8")
+        output.write_text(made.text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"{output} cannot be written: {error.strerror}") from None
 
@@ -104,9 +139,9 @@ def _deployment(path: Path | None, prefix: str, timeout: float, namespace: str |
     return deployment if namespace is None else replace(deployment, name=dns_label(namespace))
 
 
-def _tell(deployment: Deployment) -> None:
+def _tell(deployment: Deployment, needs: str) -> None:
+    """Say what the operator has to see to; `needs` goes before the names of what is secret."""
     for remark in deployment.remarks:
         click.echo(f"note: {remark}", err=True)
     if deployment.variables.secrets:
-        names = ", ".join(deployment.variables.secrets)
-        click.echo(f"note: the Secret {deployment.secret} must hold {names}", err=True)
+        click.echo(f"note: {needs} {', '.join(deployment.variables.secrets)}", err=True)

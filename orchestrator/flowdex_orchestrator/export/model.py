@@ -274,7 +274,7 @@ def _gateway(
         arguments=tuple(arguments),
         ports=ports,
         replicas=pods.replicas,
-        env={**_withheld(GATEWAY, variables), **flow.gateway.env, **pods.env},
+        env={**_withheld(GATEWAY, variables), **_plain(GATEWAY, variables, {**flow.gateway.env, **pods.env})},
         secret_env=_secrets(GATEWAY, variables, pods.secret_env),
         startup=slowest + min(60.0, flow.gateway.ready_timeout or 60.0),
         drain=settings_from_flow(flow).drain,
@@ -300,6 +300,7 @@ class _Maker:
         if calls_gateway:
             secrets.setdefault("FLOWDEX_API_KEY", ("flow-secrets", "FLOWDEX_API_KEY", True))
         plain = {name: value for name, value in executor.env.items() if name != "CUDA_VISIBLE_DEVICES"}
+        plain = _plain(executor.name, self.variables, {**plain, **pods.env})
         if gpus == 0 and executor.env.get("CUDA_VISIBLE_DEVICES", "").startswith("RR"):
             self.remarks.append(
                 f"{executor.name}: CUDA_VISIBLE_DEVICES deals GPUs on one machine; in a cluster say `gpus: 1`"
@@ -329,7 +330,7 @@ class _Maker:
             replicas=1 if embedded else executor.replicas,
             autoscale=None if embedded else executor.autoscale,
             metric=pods.metric,
-            env={"FLOWDEX_URL": self.url, **_withheld(executor.name, self.variables), **plain, **pods.env},
+            env={"FLOWDEX_URL": self.url, **_withheld(executor.name, self.variables), **plain},
             secret_env=secrets,
             index=index,
             index_mount=mount,
@@ -392,8 +393,15 @@ def _withheld(name: str, variables: Variables) -> dict[str, str]:
     return {secret: WITHHELD for secret in variables.secrets if secret not in variables.of.get(name, ())}
 
 
+def _plain(name: str, variables: Variables, env: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment may be written down: not the secrets in it."""
+    return {variable: value for variable, value in env.items() if variable not in variables.env.get(name, {})}
+
+
 def _secrets(name: str, variables: Variables, given: Mapping[str, str]) -> dict[str, tuple[str, str, bool]]:
     found = {secret: ("flow-secrets", secret, False) for secret in sorted(variables.of.get(name, ()))}
+    for variable, secret in variables.env.get(name, {}).items():
+        found[variable] = ("flow-secrets", secret, False)
     for variable, place in given.items():
         secret, _, key = place.partition("/")
         found[variable] = (secret, key, False)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-from flowdex_orchestrator.flow.substitution import environment_names
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.flow.substitution import environment_names, is_one_variable
 
 __all__ = ["WITHHELD", "Variables", "read_variables"]
 
@@ -34,11 +35,13 @@ class Variables:
         plain: Name -> value; the same for all pods.
         secrets: Names of the others.
         of: Executor, or "gateway" -> those secrets that its part of the file names; what all parts share is in each.
+        env: Executor, or "gateway" -> variables of its own that are a secret (`env: {MINE: $SOME_KEY}`) -> that secret.
     """
 
     plain: Mapping[str, str]
     secrets: tuple[str, ...]
     of: Mapping[str, frozenset[str]]
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 def read_variables(text: str, environment: Mapping[str, str]) -> Variables:
@@ -47,6 +50,9 @@ def read_variables(text: str, environment: Mapping[str, str]) -> Variables:
     Args:
         text: The file, which has been loaded without an error.
         environment: Their values.
+
+    Raises:
+        ConfigurationError: An `env` has a secret amid other text, which no reference to a Secret can say.
     """
     data = yaml.load(text, Loader=yaml.BaseLoader)
     names = set(_names(data))
@@ -54,11 +60,35 @@ def read_variables(text: str, environment: Mapping[str, str]) -> Variables:
     executors = data.get("executors", data.get("deployments")) or []
     shared = set(_names({key: value for key, value in data.items() if key in ("with", "jtype", "version")}))
     of = {"gateway": frozenset((shared | set(_names(data.get("gateway")))) & secrets)}
+    env = {"gateway": _secret_env("gateway", data, data.get("gateway"), secrets)}
     for index, entry in enumerate(executors):
         name = (entry.get("name") if isinstance(entry, dict) else None) or f"executor{index}"
         of[name] = frozenset((shared | set(_names(entry))) & secrets)
+        env[name] = _secret_env(name, data, entry, secrets)
     plain = {name: environment.get(name, "") for name in sorted(names - secrets)}
-    return Variables(plain, tuple(sorted(secrets)), of)
+    return Variables(plain, tuple(sorted(secrets)), of, env)
+
+
+def _secret_env(name: str, data: Any, entry: Any, secrets: set[str]) -> dict[str, str]:
+    """Variables of one part of the flow that are a secret -> that secret."""
+    settings: dict[str, Any] = {}
+    for place in (data.get("with"), entry, _section(entry, "kubernetes")):
+        settings |= _section(place, "env")
+    found = {}
+    for variable, value in settings.items():
+        for secret in secrets.intersection(environment_names(str(value))):
+            if not is_one_variable(str(value)):
+                raise ConfigurationError(
+                    f"{name}: env {variable} has {secret} amid other text, so its value would be written to a file; "
+                    f"make {variable} the secret alone"
+                )
+            found[variable] = secret
+    return found
+
+
+def _section(entry: Any, key: str) -> dict[str, Any]:
+    found = entry.get(key) if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _names(value: Any) -> Iterator[str]:

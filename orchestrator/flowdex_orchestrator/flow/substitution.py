@@ -15,7 +15,7 @@ from typing import Any
 
 from flowdex_orchestrator.flow.findings import nearest
 
-__all__ = ["SubstitutionError", "environment_names", "substitute"]
+__all__ = ["SubstitutionError", "environment_names", "is_one_variable", "substitute"]
 
 _PATTERN = re.compile(
     r"""
@@ -76,6 +76,12 @@ def environment_names(text: str) -> Iterator[str]:
         scope, _, name = expression.strip().partition(".")
         if scope in ("ENV", "env"):
             yield name
+
+
+def is_one_variable(text: str) -> bool:
+    """Whether a scalar is one variable and nothing else."""
+    whole = _PATTERN.fullmatch(text.strip())
+    return whole is not None and whole[0] != "$$"
 
 
 def _lookup(match: re.Match[str], env: Mapping[str, str], context: Mapping[str, Any]) -> Any:

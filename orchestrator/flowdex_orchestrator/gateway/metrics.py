@@ -3,20 +3,20 @@
 Router --end of each request--> Metrics.observe --> counts, histogram by endpoint
 GET /metrics --> Metrics.expose --> those, and what pools and executors are like at this moment
 
-flowdex_requests_total{endpoint, outcome}             ok, error
+flowdex_requests_total{endpoint, status}              by HTTP status, also of gRPC; 429: refused for overload
 flowdex_request_duration_seconds{endpoint}            histogram
 flowdex_requests_in_flight
 flowdex_executor_replicas{executor}                   those that the gateway knows
 flowdex_executor_replicas_ready{executor}             those that take calls
 flowdex_executor_in_flight{executor}                  calls of this gateway
-flowdex_executor_queue_milliseconds{executor}         of executors whose /status has `queue_ms`
+flowdex_executor_queue_milliseconds{executor}         mean over its ready replicas: what scaling goes by
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -37,34 +37,49 @@ class Metrics:
     """Counts requests; one instance belongs to one gateway and its event loop."""
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str, str], int] = {}
+        self._requests: dict[tuple[str, int], int] = {}
         self._buckets: dict[str, list[int]] = {}
         self._seconds: dict[str, float] = {}
 
-    def observe(self, endpoint: str, seconds: float, failed: bool) -> None:
-        """Count a request that has ended."""
+    def observe(self, endpoint: str, seconds: float, status: int) -> None:
+        """Count a request that has ended.
+
+        Args:
+            endpoint: What it asked for.
+            seconds: From its arrival to its answer.
+            status: The HTTP status of the answer, or what it would be over HTTP.
+        """
+        endpoint = self._count(endpoint, status)
+        self._buckets[endpoint][bisect_left(BOUNDS, seconds)] += 1
+        self._seconds[endpoint] = self._seconds.get(endpoint, 0.0) + seconds
+
+    def refuse(self, endpoint: str, status: int) -> None:
+        """Count a request that was turned away unread; it took no time worth a place among those that did."""
+        self._count(endpoint, status)
+
+    def _count(self, endpoint: str, status: int) -> str:
+        """Count a request; returns the label of its endpoint."""
         if endpoint not in self._buckets:
             if len(self._buckets) >= _MOST_ENDPOINTS:
                 endpoint = OTHER
             self._buckets.setdefault(endpoint, [0] * (len(BOUNDS) + 1))
-        key = endpoint, "error" if failed else "ok"
+        key = endpoint, status
         self._requests[key] = self._requests.get(key, 0) + 1
-        self._buckets[endpoint][bisect_left(BOUNDS, seconds)] += 1
-        self._seconds[endpoint] = self._seconds.get(endpoint, 0.0) + seconds
+        return endpoint
 
-    def expose(self, gateway: Gateway, statuses: Mapping[str, Mapping[str, Any]]) -> str:
+    def expose(self, gateway: Gateway, queues: Mapping[str, float]) -> str:
         """All metrics as text.
 
         Args:
             gateway: Whose pools are read.
-            statuses: What executors say of themselves, by name.
+            queues: Milliseconds that requests wait, by executor.
         """
         pools = gateway.pools
         ready = {name: sum(each.ready for each in pool.replicas) for name, pool in pools.items()}
         in_flight = {name: sum(each.in_flight for each in pool.replicas) for name, pool in pools.items()}
-        waits = {name: status["queue_ms"] for name, status in statuses.items() if "queue_ms" in status}
         requests: list[_Sample] = [
-            ({"endpoint": endpoint, "outcome": outcome}, count) for (endpoint, outcome), count in self._requests.items()
+            ({"endpoint": endpoint, "status": str(status)}, count)
+            for (endpoint, status), count in self._requests.items()
         ]
         lines = [
             *_family("flowdex_requests_total", "counter", "Requests that have ended.", requests),
@@ -79,7 +94,11 @@ class Metrics:
             ),
             *_by_executor("flowdex_executor_replicas_ready", "Replicas that take calls.", ready),
             *_by_executor("flowdex_executor_in_flight", "Calls of this gateway being worked on.", in_flight),
-            *_by_executor("flowdex_executor_queue_milliseconds", "Time that requests wait in the executor.", waits),
+            *_by_executor(
+                "flowdex_executor_queue_milliseconds",
+                "Time that requests wait in the executor, the mean over its ready replicas.",
+                queues,
+            ),
         ]
         return "\n".join(lines) + "\n"
 
@@ -92,7 +111,7 @@ class Metrics:
             for bound, count in zip((*BOUNDS, "+Inf"), counts, strict=True):
                 total += count
                 yield _line(f"{name}_bucket", {"endpoint": endpoint, "le": str(bound)}, total)
-            yield _line(f"{name}_sum", {"endpoint": endpoint}, self._seconds[endpoint])
+            yield _line(f"{name}_sum", {"endpoint": endpoint}, self._seconds.get(endpoint, 0.0))
             yield _line(f"{name}_count", {"endpoint": endpoint}, total)
 
 

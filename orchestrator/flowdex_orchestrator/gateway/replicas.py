@@ -28,6 +28,7 @@ from grpc_health.v1 import health_pb2
 from flowdex import wire
 from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable, error_from_grpc
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.load import load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["Metadata", "Replica", "ReplicaPool"]
@@ -50,6 +51,7 @@ _CHANNEL_OPTIONS = (
 )
 _WATCH_SECONDS = 30.0  # then it is opened again, which finds out about a connection that died in silence
 _ANSWER_SECONDS = 5.0  # for the first health answer, and for the endpoints
+_LOAD_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _STABLE_SECONDS = 5.0
 _REMOVED = "was removed"
@@ -69,6 +71,7 @@ class Replica:
     __slots__ = (
         "_channel",
         "_discover",
+        "_load",
         "_on_change",
         "_pause",
         "_ready_since",
@@ -99,6 +102,7 @@ class Replica:
         self.process: _Unary = self._channel.unary_unary(wire.PROCESS_SINGLE_DATA)
         self.stream: _Stream = self._channel.unary_stream(wire.STREAM_DOC)
         self._discover: _Unary = self._channel.unary_unary(wire.ENDPOINT_DISCOVERY)
+        self._load = load_method(self._channel)
         self._watch: _Stream = self._channel.unary_stream(
             "/grpc.health.v1.Health/Watch",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -112,6 +116,10 @@ class Replica:
             self._down(reason)
             self._task.cancel()
             self._task = asyncio.get_running_loop().create_task(self._keep_watching())
+
+    async def queue_ms(self) -> float | None:
+        """Mean milliseconds that requests wait in it; None where it does not say."""
+        return await queue_ms(self._load, _LOAD_SECONDS)
 
     async def close(self) -> None:
         """Close the connection; calls still on it fail."""
@@ -219,6 +227,11 @@ class ReplicaPool:
     def ready_count(self) -> int:
         """How many replicas take calls."""
         return sum(replica.ready for replica in self._replicas)
+
+    async def queue_ms(self) -> float | None:
+        """Milliseconds that requests wait, the mean over the ready replicas; None where none says."""
+        ready = [replica for replica in self._replicas if replica.ready]
+        return mean_queue_ms(await asyncio.gather(*(replica.queue_ms() for replica in ready)))
 
     def add(self, address: str) -> None:
         """Add a replica; it takes calls as soon as it is serving. An address that is there already stays as it is."""

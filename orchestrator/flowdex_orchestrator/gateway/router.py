@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 
-from flowdex.errors import ExecutorError, InvalidInput, Overloaded, TooLarge
+from flowdex.errors import Cancelled, ExecutorError, FlowdexError, InternalError, InvalidInput, Overloaded, TooLarge
 from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex.wire import ERROR, RESULTS_KEY, documents_of, read_request, struct_from_dict
+from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
+_OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 
 
@@ -151,16 +152,15 @@ class Router:
             FlowdexError: The gateway's own verdict: `TooLarge`, `Overloaded`, `NotFound`, `Unavailable`, ...
         """
         started = time.time_ns()
-        self._admit(len(data))
+        self._admit(data)
         self.in_flight += 1
-        endpoint, failed = "", True
+        endpoint, status = "", _OK
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
-                failed = False
                 return Reply(_own_reply(started, frame, results), False)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
@@ -168,11 +168,15 @@ class Router:
             request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
-            failed = answer.is_error
-            return Reply(self._finish(started, request, answer.frame), failed)
+            if answer.is_error:
+                status = _status_of(error_of(answer.frame.header_only().header))
+            return Reply(self._finish(started, request, answer.frame), answer.is_error)
+        except BaseException as error:
+            status = _status_of(error)
+            raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, failed)
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
 
     async def handle_stream(
         self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()
@@ -182,23 +186,38 @@ class Router:
         Raises:
             FlowdexError: As `handle`.
         """
-        self._admit(len(data))
+        started = time.time_ns()
+        self._admit(data)
         self.in_flight += 1
+        endpoint, status = "", _OK
         try:
             frame = split(data)
             head = frame.head()
-            plan = await self._plan(head.header.exec_endpoint, head.header.target_executor, deadline)
+            endpoint = head.header.exec_endpoint
+            plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
             if is_specific(head.parameters, self._pools):
                 data = frame._replace(parameters=_parameters_of(executor, head.parameters)).join()
             async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
                 yield reply
+        except BaseException as error:
+            status = _status_of(error)
+            raise
         finally:
             self.in_flight -= 1
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
 
     # ---- before ----
 
-    def _admit(self, size: int) -> None:
+    def _admit(self, data: bytes) -> None:
+        """Let a request in, or count it as refused and say why."""
+        try:
+            self._check_limits(len(data))
+        except FlowdexError as error:
+            self.metrics.refuse(_endpoint_of(data), error.status.http)
+            raise
+
+    def _check_limits(self, size: int) -> None:
         settings = self._settings
         if size > settings.max_message_bytes:
             raise TooLarge(
@@ -348,6 +367,22 @@ class Router:
                     results = parameters.fields[RESULTS_KEY].struct_value
                     tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.fields)
         return answer._replace(parameters=request.parameters).join(tail.SerializeToString())
+
+
+def _endpoint_of(data: bytes) -> str:
+    try:
+        return split(data).head().header.exec_endpoint
+    except InvalidInput:
+        return ""
+
+
+def _status_of(error: BaseException | None) -> int:
+    """The HTTP status of what a request ended with."""
+    if isinstance(error, FlowdexError):
+        return error.status.http
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        return Cancelled.status.http
+    return InternalError.status.http
 
 
 def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from flowdex.errors import InvalidInput
 from flowdex_orchestrator.control import ControlServer
 from flowdex_orchestrator.flow.model import Flow
+from flowdex_orchestrator.load import mean_queue_ms
 from flowdex_orchestrator.runner.autoscale import Autoscaler, Rule
 from flowdex_orchestrator.runner.replica import replica_queue_ms
 from flowdex_orchestrator.runner.scaling import Scaler
@@ -76,9 +77,7 @@ class Commands:
 
     async def _queue_ms(self, name: str) -> float | None:
         ready = [each for each in self._supervisor.replicas(name) if each.state.state is State.READY]
-        asked = await asyncio.gather(*(replica_queue_ms(each.plan.address) for each in ready))
-        found = [value for value in asked if value is not None]
-        return sum(found) / len(found) if found else None
+        return mean_queue_ms(await asyncio.gather(*(replica_queue_ms(each.plan.address) for each in ready)))
 
 
 def rules_of(flow: Flow) -> dict[str, Rule]:

@@ -6,12 +6,12 @@ replica_queue_ms("127.0.0.1:23117") --load--> milliseconds
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import grpc.aio
 
 from flowdex import wire
+from flowdex_orchestrator.load import load_method, queue_ms
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["replica_queue_ms", "replica_traits"]
@@ -35,8 +35,4 @@ async def replica_traits(address: str) -> Traits:
 async def replica_queue_ms(address: str) -> float | None:
     """Mean milliseconds that requests wait in the replica at `address`; None where it does not say."""
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        load: Any = channel.unary_unary(wire.LOAD)
-        try:
-            return float(json.loads(await load(b"", timeout=_TIMEOUT))["queue_ms"])
-        except (grpc.aio.AioRpcError, ValueError, KeyError, TypeError):
-            return None
+        return await queue_ms(load_method(channel), _TIMEOUT)

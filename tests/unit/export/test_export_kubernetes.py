@@ -287,8 +287,8 @@ def test_metrics_of_dashboard_and_autoscaler_exist(default: Files) -> None:
             in_flight = 0
 
     metrics = Metrics()
-    metrics.observe("/encode", 1.0, False)
-    known = set(re.findall(r"^(flowdex_\w+)", metrics.expose(Gateway, {"a": {"queue_ms": 1.0}}), re.MULTILINE))  # type: ignore[arg-type]
+    metrics.observe("/encode", 1.0, 200)
+    known = set(re.findall(r"^(flowdex_\w+)", metrics.expose(Gateway, {"a": 1.0}), re.MULTILINE))  # type: ignore[arg-type]
     used = set(re.findall(r"flowdex_\w+", default["components/monitoring/dashboard.json"]))
     used |= set(re.findall(r"flowdex_executor_\w+", default["components/keda/scaled-objects.yaml"]))
     assert used
@@ -389,7 +389,7 @@ def test_compose_in_all_its_parts() -> None:
         "- {name: c, uses: X}\n"
     )
     flow = parse_flow(text, env=env)
-    stack = yaml.safe_load(render_compose(make_deployment(flow, text, {2: EMBEDDED}, environment=env)))
+    stack = yaml.safe_load(render_compose(make_deployment(flow, text, {2: EMBEDDED}, environment=env)).text)
     a, b, c = (stack["services"][name] for name in "abc")
     assert a["scale"] == 3
     assert a["deploy"]["resources"]["reservations"]["devices"][0]["count"] == 2

@@ -11,6 +11,8 @@ import pytest
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.export import Deployment, Workload, make_deployment
+from flowdex_orchestrator.export.compose import render_compose
+from flowdex_orchestrator.export.kubernetes import render
 from flowdex_orchestrator.export.model import HOME, dns_label
 from flowdex_orchestrator.export.roles import Role
 from flowdex_orchestrator.export.variables import WITHHELD, read_variables
@@ -220,6 +222,34 @@ def test_secrets_go_only_to_those_that_name_them() -> None:
     assert "Q_API_KEY" not in indexer.env
     assert other.env["Q_API_KEY"] == made.gateway.env["Q_API_KEY"] == WITHHELD
     assert "hush" not in repr(made).replace(repr(made.flow), "")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "executors: [{name: a, uses: X, env: {MINE: $A_TOKEN}}]",
+        "executors: [{name: a, uses: X, env: {MINE: other}, kubernetes: {env: {MINE: '${{ ENV.A_TOKEN }}'}}}]",
+        "with: {env: {MINE: '${A_TOKEN}'}}\nexecutors: [{name: a, uses: X}]",
+        "gateway: {env: {MINE: $A_TOKEN}}\nexecutors: [{name: a, uses: X, env: {MINE: $A_TOKEN}}]",
+    ],
+)
+def test_a_secret_under_another_name_stays_one(body: str) -> None:
+    made = deploy(body, environment={"A_TOKEN": "hush"})
+    (executor,) = made.executors
+    assert executor.secret_env["MINE"] == ("flow-secrets", "A_TOKEN", False)
+    for each in made.workloads:
+        assert "hush" not in each.env.values()
+        assert ("MINE" in each.secret_env) is (each is executor or not body.startswith("executors"))
+        text = render_compose(made).text + "".join(render(made).values())
+        assert "hush" not in text
+    assert "MINE: ${A_TOKEN:?set A_TOKEN" in render_compose(made).text
+
+
+def test_a_secret_amid_other_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="a: env MINE has A_TOKEN amid other text"):
+        deploy("executors: [{name: a, env: {MINE: 'Bearer $A_TOKEN'}}]", environment={"A_TOKEN": "hush"})
+    overridden = "executors: [{name: a, env: {MINE: $A_TOKEN}, kubernetes: {env: {MINE: plain}}}]"
+    assert deploy(overridden, environment={"A_TOKEN": "hush"}).executors[0].env["MINE"] == "plain"
 
 
 def test_a_secret_that_all_share_goes_to_all() -> None:

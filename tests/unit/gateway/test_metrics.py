@@ -20,8 +20,8 @@ def gateway(in_flight: int = 0, **pools: list[tuple[bool, int]]) -> Any:
     return SimpleNamespace(pools=made, router=SimpleNamespace(in_flight=in_flight))
 
 
-def samples(metrics: Metrics, of: Any, statuses: dict[str, Any] | None = None) -> dict[tuple[str, Any], float]:
-    text = metrics.expose(of, statuses or {})
+def samples(metrics: Metrics, of: Any, queues: dict[str, float] | None = None) -> dict[tuple[str, Any], float]:
+    text = metrics.expose(of, queues or {})
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in parser.text_string_to_metric_families(text)
@@ -29,17 +29,20 @@ def samples(metrics: Metrics, of: Any, statuses: dict[str, Any] | None = None) -
     }
 
 
-def test_requests_are_counted_by_endpoint_and_outcome() -> None:
+def test_requests_are_counted_by_endpoint_and_status() -> None:
     metrics = Metrics()
-    metrics.observe("/encode", 0.004, False)
-    metrics.observe("/encode", 0.6, True)
-    metrics.observe("/search", 99.0, False)
+    metrics.observe("/encode", 0.004, 200)
+    metrics.observe("/encode", 0.6, 503)
+    metrics.observe("/search", 99.0, 200)
+    metrics.refuse("/encode", 429)
+    metrics.refuse("/index", 429)
     found = samples(metrics, gateway(in_flight=3))
-    assert found["flowdex_requests_total", (("endpoint", "/encode"), ("outcome", "ok"))] == 1
-    assert found["flowdex_requests_total", (("endpoint", "/encode"), ("outcome", "error"))] == 1
+    for status in ("200", "503", "429"):
+        assert found["flowdex_requests_total", (("endpoint", "/encode"), ("status", status))] == 1
     assert found["flowdex_requests_in_flight", ()] == 3
     name, encode = "flowdex_request_duration_seconds", ("endpoint", "/encode")
-    assert found[f"{name}_count", (encode,)] == 2
+    assert found[f"{name}_count", (encode,)] == 2, "what is refused takes no time"
+    assert found[f"{name}_count", (("endpoint", "/index"),)] == 0
     assert found[f"{name}_sum", (encode,)] == pytest.approx(0.604)
     buckets = [found[f"{name}_bucket", (encode, ("le", str(bound)))] for bound in (*BOUNDS, "+Inf")]
     assert buckets == [(bound >= 0.004) + (bound >= 0.6) for bound in (*BOUNDS, float("inf"))]
@@ -49,7 +52,7 @@ def test_requests_are_counted_by_endpoint_and_outcome() -> None:
 
 def test_replicas_and_queues_are_those_of_now() -> None:
     of = gateway(encoder=[(True, 2), (True, 1), (False, 0)], indexer=[(False, 0)])
-    found = samples(Metrics(), of, {"encoder": {"queue_ms": 12.5}, "indexer": {"documents": 3}})
+    found = samples(Metrics(), of, {"encoder": 12.5})
     encoder, indexer = (("executor", "encoder"),), (("executor", "indexer"),)
     assert found["flowdex_executor_replicas", encoder] == 3
     assert found["flowdex_executor_replicas_ready", encoder] == 2
@@ -62,14 +65,14 @@ def test_replicas_and_queues_are_those_of_now() -> None:
 def test_callers_cannot_fill_the_memory_with_names_of_endpoints() -> None:
     metrics = Metrics()
     for number in range(500):
-        metrics.observe(f"/{number}", 0.1, True)
+        metrics.observe(f"/{number}", 0.1, 404)
     found = samples(metrics, gateway())
-    assert found["flowdex_requests_total", (("endpoint", OTHER), ("outcome", "error"))] == 400
+    assert found["flowdex_requests_total", (("endpoint", OTHER), ("status", "404"))] == 400
     assert len(found) < 3000
 
 
 def test_names_are_escaped() -> None:
     metrics = Metrics()
-    metrics.observe('/a"b\\c\nd', 0.1, False)
+    metrics.observe('/a"b\\c\nd', 0.1, 200)
     found = samples(metrics, gateway())
-    assert found["flowdex_requests_total", (("endpoint", '/a"b\\c\nd'), ("outcome", "ok"))] == 1
+    assert found["flowdex_requests_total", (("endpoint", '/a"b\\c\nd'), ("status", "200"))] == 1

@@ -2,8 +2,9 @@
 
     replicas wanted = ceil(replicas now * value / target)       the rule of both, and of flowdex on one machine
 
-The queue's milliseconds are the gateway's metric; an adapter must serve it as an external metric (docs/kubernetes.md),
-or KEDA asks Prometheus itself.
+The value is the same too: the queue's milliseconds, the mean over the ready replicas (`flowdex_orchestrator.load`).
+Here it is the gateway's metric, which every gateway serves for all replicas; an adapter must make an external metric
+of it (docs/kubernetes.md), or KEDA asks Prometheus itself.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def _metric(workload: Workload, scale: Autoscale) -> Object:
 
 def scaled_object(deployment: Deployment, workload: Workload, scale: Autoscale) -> Object:
     """KEDA's autoscaler by the queue, which asks Prometheus and needs no adapter."""
-    query = f'max({workload.metric or QUEUE_METRIC}{{executor="{workload.name}",namespace="{deployment.name}"}})'
+    query = f'avg({workload.metric or QUEUE_METRIC}{{executor="{workload.name}",namespace="{deployment.name}"}})'
     spec: Object = {
         "scaleTargetRef": {"name": workload.label},
         "minReplicaCount": scale.min,

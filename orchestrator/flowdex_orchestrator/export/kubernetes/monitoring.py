@@ -14,8 +14,8 @@ _PANELS = (
     ("Requests a second", "sum by (endpoint) (rate(flowdex_requests_total{F}[1m]))", "{{endpoint}}", "reqps"),
     (
         "Failed requests a second",
-        'sum by (endpoint) (rate(flowdex_requests_total{F,outcome!="ok"}[1m]))',
-        "{{endpoint}}",
+        'sum by (endpoint, status) (rate(flowdex_requests_total{F,status!="200"}[1m]))',
+        "{{endpoint}} {{status}}",
         "reqps",
     ),
     (
@@ -26,7 +26,7 @@ _PANELS = (
     ),
     ("Requests in flight", "sum(flowdex_requests_in_flight{F})", "in flight", "short"),
     ("Ready replicas", "max by (executor) (flowdex_executor_replicas_ready{F})", "{{executor}}", "short"),
-    ("Milliseconds in the executors' queues", "max by (executor) ({M}{F})", "{{executor}}", "ms"),
+    ("Milliseconds in the executors' queues", "avg by (executor) ({M}{F})", "{{executor}}", "ms"),
     ("Calls in flight", "sum by (executor) (flowdex_executor_in_flight{F})", "{{executor}}", "short"),
 )
 

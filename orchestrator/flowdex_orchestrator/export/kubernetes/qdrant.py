@@ -16,7 +16,7 @@ from flowdex_orchestrator.export.kubernetes.objects import Object, manifest, met
 from flowdex_orchestrator.export.kubernetes.pods import container_security, pod_security
 from flowdex_orchestrator.export.model import Deployment, Workload
 
-__all__ = ["KEY", "PORTS", "cluster_patch", "flow_on_server", "on_server", "server"]
+__all__ = ["IMAGE", "KEY", "NAME", "PORTS", "cluster_patch", "flow_on_server", "on_server", "server"]
 
 NAME = "qdrant"
 HEADLESS = "qdrant-headless"
@@ -47,8 +47,17 @@ def on_server(workload: Workload, replicas: int = 1) -> Workload:
     )
 
 
-def flow_on_server(deployment: Deployment, names: set[str], server: dict[str, Any] | None = None) -> str:
-    """The flow file with the executors `names` on the server, as YAML without the original's comments."""
+def flow_on_server(
+    deployment: Deployment, names: set[str], server: dict[str, Any] | None = None, *, of: str = "../../base/flow.yml"
+) -> str:
+    """The flow file with the executors `names` on the server, as YAML without the original's comments.
+
+    Args:
+        deployment: The flow.
+        names: Executors with an embedded index.
+        server: Settings of collections on the server.
+        of: Where the original lies, for people to read.
+    """
     data = yaml.safe_load(deployment.text)
     for index, entry in enumerate(data.get("executors", data.get("deployments")) or []):
         if entry.get("name", f"executor{index}") in names:
@@ -56,7 +65,7 @@ def flow_on_server(deployment: Deployment, names: set[str], server: dict[str, An
             entry["uses_with"] = {**kept, "uri": f"grpc://{NAME}:{PORTS['grpc']}", "api_key": f"${{{{ ENV.{KEY} }}}}"}
             if server:
                 entry["uses_with"]["server"] = server
-    return write_yaml(f"The flow of ../../base/flow.yml, with its index on the Qdrant server {NAME}.", [data])
+    return write_yaml(f"The flow of {of}, with its index on the Qdrant server {NAME}.", [data])
 
 
 # ---- the server ----

@@ -19,7 +19,7 @@ from flowdex_orchestrator.gateway.http.documents import add_document_routes
 from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
 from flowdex_orchestrator.gateway.http.ranking import add_rank_route
 from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
-from flowdex_orchestrator.gateway.status import executor_statuses, flow_status
+from flowdex_orchestrator.gateway.status import flow_status, queue_times
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -94,7 +94,7 @@ def make_router() -> APIRouter:
     async def metrics(request: Request) -> Response:
         """What Prometheus reads: requests, latencies, replicas, queues."""
         gateway: Gateway = request.app.state.gateway
-        text = gateway.router.metrics.expose(gateway, await executor_statuses(gateway))
+        text = gateway.router.metrics.expose(gateway, await queue_times(gateway))
         return Response(text, media_type=CONTENT_TYPE)
 
     @router.get("/health/live", tags=["service"])
