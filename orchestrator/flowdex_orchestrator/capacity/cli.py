@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flowdex_orchestrator.capacity.costs import EncoderCost
     from flowdex_orchestrator.capacity.flow import FlowShape
     from flowdex_orchestrator.capacity.plan import Demand, Plan
@@ -27,42 +29,39 @@ _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 _NUMBER = re.compile(r"([0-9][0-9_,]*(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)")
 
 
-class _Scaled(click.ParamType):
-    """A number with a letter for its multiple."""
+def _scaled(
+    multiples: dict[str, int], example: str
+) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """A click callback that reads a number with a letter for its multiple."""
 
-    def __init__(self, name: str, multiples: dict[str, int], example: str) -> None:
-        self.name = name
-        self._multiples = multiples
-        self._example = example
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, (int, float)):
-            return float(value)
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+        if value is None:
+            return None
         match = _NUMBER.fullmatch(value.strip())
-        scale = self._multiples.get(match[2].lower()) if match else None
-        if match is None or scale is None:
-            self.fail(f"{value!r} is not a number such as {self._example}", param, ctx)
-        number = float(match[1].replace(",", "").replace("_", "")) * scale
+        scale = multiples.get(match[2].lower()) if match else None
+        number = float(match[1].replace(",", "").replace("_", "")) * scale if match and scale else 0.0
         if number <= 0:
-            self.fail(f"{value!r} must be more than 0", param, ctx)
+            raise click.BadParameter(f"{value!r} is not a number more than 0, such as {example}", ctx, param)
         return number
 
+    return read
 
-_COUNT = _Scaled("number", _MULTIPLES, "10k, 100M or 1.5B")
-_MEMORY = _Scaled("size", _BYTES, "64Gi")
+
+_COUNT = _scaled(_MULTIPLES, "10k, 100M or 1.5B")
+_MEMORY = _scaled(_BYTES, "64Gi")
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
 @click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW]")
-@click.option("--documents", type=_COUNT, required=True, metavar="N", help="Documents: 10k, 100M, 1.5B.")
+@click.option("--documents", callback=_COUNT, required=True, metavar="N", help="Documents: 10k, 100M, 1.5B.")
 @click.option("--rps", type=_POSITIVE, default=10.0, show_default=True, metavar="N", help="Searches a second.")
-@click.option("--tokens", type=_COUNT, metavar="N", help="Tokens of a document on average.  [default: 500]")
-@click.option("--characters", type=_COUNT, metavar="N", help="The same in characters, 3.7 for a token.")
+@click.option("--tokens", callback=_COUNT, metavar="N", help="Tokens of a document on average.  [default: 500]")
+@click.option("--characters", callback=_COUNT, metavar="N", help="The same in characters, 3.7 for a token.")
 @click.option("--passages", type=_POSITIVE, metavar="N", help="Passages of a document.  [default: by the segmenter]")
 @click.option("--dimensions", type=click.IntRange(1, 65536), metavar="N", help="Size of the vectors.")
 @click.option("--node-cpus", type=_POSITIVE, default=16.0, show_default=True, metavar="N", help="Cores of a node.")
-@click.option("--node-memory", type=_MEMORY, default="64Gi", show_default=True, metavar="SIZE", help="Its memory.")
+@click.option("--node-memory", callback=_MEMORY, default="64Gi", show_default=True, metavar="SIZE", help="Its memory.")
 @click.option(
     "--headroom",
     type=click.FloatRange(0, 0.9),
@@ -85,7 +84,7 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 )
 @click.option("--gpu", metavar="NAME", help="Encode on GPUs of this name; their cost has to be given.")
 @click.option(
-    "--encoder-tokens-per-second", type=_COUNT, metavar="N", help="What one core, or one GPU, encodes, as measured."
+    "--encoder-tokens-per-second", callback=_COUNT, metavar="N", help="What one core, or one GPU, encodes, as measured."
 )
 @click.option("--encoder-query-ms", type=_POSITIVE, metavar="N", help="Time of one query there, as measured.")
 @click.option("--measure", is_flag=True, help="Load the flow's encoder here and measure it, some seconds.")
