@@ -9,7 +9,7 @@ again; what no machine has measured, such as a model of the caller's own or a GP
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = [
     "CHARACTERS_PER_TOKEN",
@@ -29,10 +29,10 @@ CHARACTERS_PER_TOKEN = 3.7
 """English prose under the default model's tokenizer: 3.63 in Python's manual, 3.86 in its docstrings."""
 
 QUERY_TERMS = 6
-"""Words of a query that are no stop words."""
+"""Words of a query that are no stop words: an assumption."""
 
 QUERY_TOKENS = 10
-"""Tokens of a query, where its time is not known."""
+"""Tokens of a query, where its time is not known: an assumption."""
 
 UNKNOWN_MEMORY = 2 * 2**30
 """Bytes of a replica of an encoder that was not measured: Python, torch, and a model of some hundred megabytes."""
@@ -150,7 +150,7 @@ class Costs:
         gateway: Of the gateway.
         ranker: Of the ranker, without reranking by a model.
         encoder_call_ms: Of an encoder's process for a search, beside what the model computes.
-        notes: Where figures come from that are not the reference machine's.
+        source: Where the figures come from.
     """
 
     index: IndexCost
@@ -159,7 +159,6 @@ class Costs:
     ranker: ServiceCost
     encoder_call_ms: float
     source: str = _REFERENCE
-    notes: tuple[str, ...] = field(default=())
 
 
 _MIB = 2**20
@@ -203,5 +202,6 @@ REFERENCE = Costs(
 
 ENCODERS: dict[str, tuple[EncoderCost, int]] = {
     "BertEncoder": (EncoderCost(3070.0, 8.8, 452 * _MIB, f"all-MiniLM-L6-v2, {_REFERENCE}"), 384),
+    "WordVectorEncoder": (EncoderCost(138_000.0, 2.6, 316 * _MIB, f"GloVe 6B 50d, {_REFERENCE}"), 50),
 }
 """Encoders that were measured there, by `EncoderShape.kind`, with the size of their vectors."""

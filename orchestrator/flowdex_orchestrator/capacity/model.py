@@ -20,7 +20,6 @@ from flowdex_orchestrator.capacity.plan import GIB, Demand, Line, Plan, Totals, 
 __all__ = ["make_plan", "passages_per_document", "replicas_for"]
 
 _SPECIAL_TOKENS = 2  # [CLS] and [SEP]
-_DAY = 24.0
 
 
 def passages_per_document(segmenter: SegmenterShape | None, costs: Costs, tokens: float) -> float:
@@ -380,4 +379,4 @@ class _Maker:
         found = [f"index, gateway, indexer, ranker, segmenter: {self.costs.source}"]
         if self.encoder is not None:
             found.insert(0, f"encoder: {self.encoder.source}")
-        return (*found, *self.costs.notes)
+        return tuple(found)

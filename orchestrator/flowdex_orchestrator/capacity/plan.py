@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from flowdex_orchestrator.capacity.costs import CHARACTERS_PER_TOKEN, QUERY_TERMS
+
 __all__ = ["GIB", "Demand", "Line", "Plan", "Totals", "Warn"]
 
 GIB = 2**30
@@ -34,8 +36,8 @@ class Demand:
     documents: int
     rps: float = 10.0
     tokens: float = 500.0
-    text_share: float = 3.7
-    query_terms: float = 6.0
+    text_share: float = CHARACTERS_PER_TOKEN
+    query_terms: float = QUERY_TERMS
     term_share: float = 0.01
     node_cpus: float = 16.0
     node_memory: float = 64.0 * GIB
