@@ -41,9 +41,9 @@ def compared(figures: IndexFigures, *, graph: bool) -> list[tuple[float, float]]
 
 async def run(settings: argparse.Namespace) -> None:
     print(f"{settings.dimensions} dimensions, {'by the graph' if settings.graph else 'each vector compared'}:\n")
-    print("| passages | disk, MiB | | memory of the engine, MiB | | hybrid search, ms | | a passage in, ms | |")
-    print("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    print("| | predicted | measured | predicted | measured | predicted | measured | predicted | measured |")
+    names = ("disk, MiB", "memory of the engine, MiB", "hybrid search, ms", "a passage in, ms")
+    print(f"| passages | {' | '.join(f'{name}: predicted | measured' for name in names)} |")
+    print("|---:" * 9 + "|")
     for points in (int(each) for each in settings.points.split(",")):
         with tempfile.TemporaryDirectory(prefix="benchmark-capacity-") as name:
             figures = await measure_index(

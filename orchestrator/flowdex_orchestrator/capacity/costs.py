@@ -65,7 +65,7 @@ class SegmenterCost:
         fill: How much of a passage's room is used, in the mode `passage`: cuts are between paragraphs and sentences.
         overlap: How much of the overlap is there; none between passages that end with a paragraph.
         sentence_tokens: Tokens of a sentence.
-        section_tokens: Tokens of a passage in the mode `markdown`, where the room is the default model's.
+        section_tokens: Tokens of a passage in the mode `markdown` at most: those of this project's pages.
         second_characters: Characters that one core cuts in a second.
         memory: Bytes that a replica takes.
     """
@@ -189,8 +189,8 @@ REFERENCE = Costs(
     segmenter=SegmenterCost(
         fill=0.76,
         overlap=0.25,
-        sentence_tokens=25.0,
-        section_tokens=130.0,
+        sentence_tokens=27.6,
+        section_tokens=167.0,
         second_characters=0.57e6,
         memory=121 * _MIB,
     ),

@@ -96,7 +96,8 @@ def _encode(encoder: Encoder, texts: list[str], **parameters: Any) -> DocumentBa
     from flowdex_executors import DocumentColumns
 
     documents = DocumentColumns(DocumentBatch.from_columns(texts=texts))
-    return asyncio.run(encoder.encode(documents, parameters)).batch
+    encoded: DocumentBatch = asyncio.run(encoder.encode(documents, parameters)).batch
+    return encoded
 
 
 def _cpu_of(action: Callable[[], object], times: int) -> list[float]:

@@ -57,9 +57,9 @@ def plan(flow: FlowShape, demand: Demand, encoder: EncoderCost = ENCODER) -> Pla
         (SegmenterShape(), 50, 1.0),  # shorter than a passage
         (SegmenterShape(max_tokens=100, overlap=0), 760, 10.0),  # 76 of the 100 are used
         (SegmenterShape(max_tokens=100, overlap=8), 740, 10.0),  # a quarter of the overlap is there
-        (SegmenterShape(mode="sentence"), 250, 10.0),
-        (SegmenterShape(mode="sentence", sentences=2), 250, 5.0),
-        (SegmenterShape(mode="markdown"), 1300, 10.0),
+        (SegmenterShape(mode="sentence"), 276, 10.0),
+        (SegmenterShape(mode="sentence", sentences=2), 276, 5.0),
+        (SegmenterShape(mode="markdown"), 1670, 10.0),
     ],
 )
 def test_passages_of_a_document(segmenter: SegmenterShape | None, tokens: float, expected: float) -> None:
