@@ -285,7 +285,7 @@ class _Maker:
             self.warn(
                 f"the ranker computes with a model in every search ({self.shape.reranks}), which this plan does not "
                 "count",
-                "measure it with `flowdex eval`, and add its replicas",
+                "see how long a search takes with and without rerank, and add replicas of what computes it",
             )
 
     def _encoder_replicas(self, shape: EncoderShape, cost: EncoderCost) -> float:
@@ -328,8 +328,9 @@ class _Maker:
         cut = 0.0
         if shape.segmenter is not None:
             cut = demand.documents * demand.tokens * demand.text_share / costs.segmenter.second_characters
-        reason = "cutting, storing" + (", and building the graph" if graph else "")
-        self.line("other_hours", "the rest, core hours", (others + graph + cut) / 3600, "hours", reason)
+        if rest := others + graph + cut:
+            reason = "cutting, storing" + (", and building the graph" if graph else "")
+            self.line("other_hours", "the rest, core hours", rest / 3600, "hours", reason)
         if demand.index_within is None:
             return
         window = demand.index_within * 3600 * demand.usable
