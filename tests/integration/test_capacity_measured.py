@@ -80,8 +80,8 @@ def test_time_grows_as_predicted(measured: dict[int, IndexFigures]) -> None:
         return engine_ms(INDEX, REFERENCE.index, demand, shard=points, passages=points, dimensions=dimensions)
 
     assert small.dense_ms < large.dense_ms
-    assert 0.3 < (expected(large) - expected(small)) / (large.dense_ms - small.dense_ms) < 3.0
-    assert 0.3 < (expected(large) / expected(small)) / (large.hybrid_ms / small.hybrid_ms) < 3.0
+    assert 0.2 < (expected(large) - expected(small)) / (large.dense_ms - small.dense_ms) < 5.0
+    assert 0.2 < (expected(large) / expected(small)) / (large.hybrid_ms / small.hybrid_ms) < 5.0
 
 
 def test_the_default_encoder_is_measured() -> None:
