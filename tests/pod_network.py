@@ -4,8 +4,9 @@
     tests, probes  -----+-- namespace fx123-gateway-1   198.18.7.12 --+-- bridge, in a namespace too
     198.18.7.1: DNS     +-- ...
 
-`Namespaces` needs root, `ip` and a kernel that lets it. `Loopback` is what there is elsewhere: an address 127.x.y.z for
-each pod, which has to listen on that one alone, and a `socket.getaddrinfo` that asks the DNS responder (pod_process.py).
+`Namespaces` needs root, `ip` and a kernel that lets it. `Loopback` is what there is elsewhere: an address 127.x.y.z
+for each pod, which has to listen on that one alone, and a `socket.getaddrinfo` that asks the DNS responder (see
+pod_process.py).
 What a network makes has this process's id in its name, and goes with `close`.
 """
 
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 DOMAIN = "svc.cluster.local"
 _ETC = Path("/etc/netns")
@@ -57,7 +58,7 @@ class Network(Protocol):
         """What an argument or a variable of a container has to be here."""
         ...
 
-    def start(self, place: Place, command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
+    def start(self, place: Place, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Run a command at a place."""
         ...
 
@@ -76,8 +77,8 @@ class _Processes:
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def run(self, command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload]
+    def run(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] = subprocess.Popen(command, start_new_session=True, **options)
         self._started.append(process)
         return process
 
@@ -119,7 +120,7 @@ class Loopback:
             value = value.replace(f"grpc://{name}:", f"grpc://{address}:")
         return value
 
-    def start(self, place: Place, command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
+    def start(self, place: Place, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         if command[:3] == [sys.executable, "-m", "flowdex"]:
             names = Path(__file__).with_name("pod_process.py")
             command = [sys.executable, str(names), f"{self.address}:{self.dns_port}", *command[3:]]
@@ -182,7 +183,7 @@ class Namespaces:
     def adapt(self, value: str, place: Place, services: Mapping[str, str]) -> str:
         return value
 
-    def start(self, place: Place, command: Sequence[str], **options: object) -> subprocess.Popen[bytes]:
+    def start(self, place: Place, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         return self._processes.run(["ip", "netns", "exec", place.name, *command], **options)
 
     def remove(self, place: Place) -> None:

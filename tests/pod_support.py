@@ -34,10 +34,9 @@ from typing import Any
 import grpc
 import httpx
 import yaml
+from flow_support import ROOT
 from grpc_health.v1 import health_pb2
 from pod_network import DOMAIN, NameServer, Network
-
-from flow_support import ROOT
 
 PACE = 0.2
 PROPAGATION = 0.5
@@ -151,6 +150,7 @@ class Pod:
         end = time.monotonic() + grace
         await self._before_stop(grace)
         code = await self._stop(max(2.0, end - time.monotonic()))
+        await asyncio.wait({self._task}, timeout=1)  # it notes the end, unless it waits to start the container again
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._cluster.network.remove(self.place)
@@ -211,8 +211,8 @@ class Pod:
         return env
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command, *arguments = [*self._container["command"], *self._container.get("args", ())]
-        assert command == "flowdex"
+        arguments: list[str] = self._container["args"]
+        assert self._container["command"] == ["flowdex"]
         with (self.folder / "log").open("ab") as log:
             return self._cluster.network.start(
                 self.place,
@@ -336,7 +336,7 @@ class Pod:
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:
-    while (code := process.poll()) is None:
+    while (code := process.poll()) is None:  # noqa: ASYNC110 - no event tells it on every Python
         await asyncio.sleep(0.02)
     return code
 

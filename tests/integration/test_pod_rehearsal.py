@@ -1,15 +1,18 @@
-"""The rendered manifests, run: every pod's command with its environment, probes and ports, found by the cluster's names.
+"""The rendered manifests, run: each pod's command with its environment, probes and ports, found by the cluster's names.
 
     k8s/overlays/local                     --> index and search through the gateway's Service
     a flow with an encoder that takes 20 ms --> under load: 1 pod, 3 pods, one killed, 1 pod again
 
-Each twice: pods in network namespaces, and, as those cannot be made everywhere, at addresses 127.x.y.z. See pod_support.
+Each twice: with pods in network namespaces and, as those cannot be made everywhere, at addresses 127.x.y.z; see
+pod_support.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,12 +20,16 @@ from pathlib import Path
 
 import grpc
 import pytest
-from flow_support import ROOT, run_flowdex
-from pod_network import Loopback, NameServer, Namespaces, Network, ask, why_no_loopback, why_no_namespaces
+from flow_support import ROOT
+from pod_network import DOMAIN, Loopback, NameServer, Namespaces, Network, ask, why_no_loopback, why_no_namespaces
 from pod_support import Cluster, Pod, load_manifests
 
 from flowdex import Client, wire
 from flowdex.documents import DocumentBatch
+from flowdex_orchestrator.export import make_deployment
+from flowdex_orchestrator.export.folder import write_folder
+from flowdex_orchestrator.export.kubernetes import render
+from flowdex_orchestrator.flow import load_flow
 
 FLOW = """\
 jtype: Flow
@@ -95,15 +102,22 @@ async def test_index_and_search_through_the_service_of_the_gateway(network: Netw
                 assert client.is_ready(timeout=20)
                 client.index([{"id": id, "text": text} for id, text in texts.items()])
                 assert client.count() == len(texts)
-                for query, id in {"when does the railway depart?": "train", "why is there ebb and flow?": "moon"}.items():
+                for query, id in {
+                    "when does the railway depart?": "train",
+                    "why is there ebb and flow?": "moon",
+                }.items():
                     assert client.search(query, limit=2).hits[0].id == id
                     # Asks the encoder once more: the ranker finds the gateway by its name.
                     again = client.search(query, limit=2, rerank={"method": "late_interaction", "timeout": 30})
                     assert again.hits[0].id == id
                     assert not again.notes
-                states = {each.name: [replica.address for replica in each.replicas] for each in client.status().executors}
+                states = {
+                    each.name: [replica["address"] for replica in each.replicas] for each in client.status().executors
+                }
             assert states == {
-                name: [f"{pod.address}:52000" for pod in pods] for name, pods in cluster.pods.items() if name != "gateway"
+                name: [f"{pod.address}:52000" for pod in pods]
+                for name, pods in cluster.pods.items()
+                if name != "gateway"
             }
 
         for url in (f"grpc://{address}:51000", f"http://{address}:8080"):
@@ -118,10 +132,9 @@ async def test_index_and_search_through_the_service_of_the_gateway(network: Netw
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    (tmp_path / "flow.yml").write_text(FLOW)
     (tmp_path / "fixed_cost.py").write_text(ENCODER)
-    done = run_flowdex("export", "kubernetes", "flow.yml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    (tmp_path / "flow.yml").write_text(FLOW)
+    write_folder(tmp_path / "k8s", render(make_deployment(load_flow(tmp_path / "flow.yml"), FLOW, {})))
     return tmp_path / "k8s"
 
 
@@ -179,7 +192,9 @@ async def reached_and_shared(pods: list[Pod], callers: Load) -> None:
         ready = pod.times("ready")[-1]
         await until(lambda pod=pod, ready=ready: served(pod)[-1:] > [ready], 60, f"a request to {pod.name}")
         first = next(moment for moment in served(pod) if moment > ready)
-        assert first - ready < REACHED_SECONDS, f"{pod.name} had its first request {first - ready:.1f} s after it was ready"
+        assert first - ready < REACHED_SECONDS, (
+            f"{pod.name} had its first request {first - ready:.1f} s after it was ready"
+        )
     before, began = [len(served(pod)) for pod in pods], callers.answered
     await until(lambda: callers.answered - began >= COUNTED, 90, f"{COUNTED} answers")
     counts = [len(served(pod)) - count for pod, count in zip(pods, before, strict=True)]
@@ -220,9 +235,11 @@ async def test_encoders_come_and_go_under_load(network: Network, exported: Path,
             await until(lambda: callers.answered >= 30, 60, "answers of one encoder")
 
             await cluster.scale("encoder", 3)
+            end = time.monotonic() + START_SECONDS
             while not all(pod.listed for pod in encoders):
+                assert time.monotonic() < end, "the new pods are not ready"
                 await addresses()
-                await cluster_wait(cluster)
+                await asyncio.sleep(0.2)
             await reached_and_shared(encoders, callers)
             assert await addresses() == {pod.address for pod in encoders}
 
@@ -248,5 +265,35 @@ async def test_encoders_come_and_go_under_load(network: Network, exported: Path,
         assert [pod.restarts for pod in pods] == [0, 1, 0]
 
 
-async def cluster_wait(cluster: Cluster) -> None:
-    await asyncio.sleep(0.2)
+# ---- the network itself ----
+
+
+async def test_names_are_answered_as_a_cluster_does(network: Network) -> None:
+    places = [network.place(name, "trial") for name in ("a", "b")]
+    known = {f"two.trial.{DOMAIN}": [each.address for each in places], f"none.trial.{DOMAIN}": None}
+    server = NameServer(known.get)
+    await server.start(network.address, network.dns_port)
+    try:
+        for name, addresses in known.items():
+            assert await asyncio.to_thread(ask, name, (network.address, network.dns_port)) == addresses
+        say = "import socket, sys; print(sorted({each[4][0] for each in socket.getaddrinfo(sys.argv[1], 1)}))"
+        if isinstance(network, Namespaces):  # by this machine's resolver, with the search domains of the pod
+            asking = network.start(places[0], [sys.executable, "-S", "-c", say, "two"], stdout=subprocess.PIPE)
+            out, _ = await asyncio.to_thread(asking.communicate, timeout=60)
+            assert out.decode().strip() == str(sorted(each.address for each in places))
+    finally:
+        server.close()
+
+
+def test_nothing_is_left_of_a_network(network: Network) -> None:
+    place = network.place("left", "trial")
+    process = network.start(place, [sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    assert process.poll() is None
+    network.close()
+    assert process.poll() is not None
+    if isinstance(network, Namespaces):
+        made = f"fx{os.getpid()}"
+        listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=30, check=True).stdout
+        left = [*listed.split(), *(each.name for each in Path("/sys/class/net").iterdir())]
+        left += [each.name for each in Path("/etc").glob("netns/*")]
+        assert not [each for each in left if each.startswith(made)]
