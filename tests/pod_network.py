@@ -191,10 +191,11 @@ class Namespaces:
 
     def close(self) -> None:
         self._processes.close()
-        for name in [*self._namespaces]:
-            self._delete(name)
         if Path("/sys/class/net", self._id).exists():
             _ip("link", "delete", self._id)
+        for name in [*self._namespaces]:
+            with contextlib.suppress(subprocess.SubprocessError):  # whatever it is, the others go
+                self._delete(name)
         for path in reversed(self._made):
             with contextlib.suppress(OSError):  # /etc/netns itself, where somebody else's lie in it by now
                 path.rmdir()
@@ -205,18 +206,18 @@ class Namespaces:
         self._namespaces.append(name)
 
     def _delete(self, name: str) -> None:
-        if name in self._namespaces:
-            _ip("netns", "delete", name)
-            self._namespaces.remove(name)
         folder = _ETC / name
         if folder in self._made:
             shutil.rmtree(folder)
             self._made.remove(folder)
+        if name in self._namespaces:
+            self._namespaces.remove(name)
+            _ip("netns", "delete", name)
 
     def _write_etc(self, name: str, address: str, namespace: str) -> None:
         """What `ip netns exec` shows in the place of /etc/*."""
         for folder in (_ETC, _ETC / name):
-            if not folder.exists():
+            with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 self._made.append(folder)
         search = f"search {namespace}.{DOMAIN} {DOMAIN} cluster.local"
