@@ -67,8 +67,8 @@ def test_a_stateless_executor_rolls_without_loss(default: Files) -> None:
     spec = made["Deployment/encoder"]["spec"]
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     container = pod(made["Deployment/encoder"])["containers"][0]
-    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
-    assert pod(made["Deployment/encoder"])["terminationGracePeriodSeconds"] >= 5 + 30
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "8"]
+    assert pod(made["Deployment/encoder"])["terminationGracePeriodSeconds"] >= 8 + 30
     assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] == 600
     service = made["Service/encoder"]["spec"]
     assert (service["clusterIP"], service["ports"][0]["port"]) == ("None", 52000)

@@ -25,8 +25,9 @@ ENVIRONMENT = "flow-environment"
 """Name of the ConfigMap with the variables that the flow file names."""
 
 USER = 65532  # as in the Dockerfile
-PRE_STOP = 5
-"""Seconds between the end of new connections (the address is taken out of the Service) and SIGTERM."""
+PRE_STOP = 8
+"""Seconds between the end of new connections (the address is taken out of the Service) and SIGTERM: longer than it
+takes the cluster to pass that on and gateways to look at DNS again, every 5.5 s at most."""
 _TO_END = 10  # seconds beyond the drain: what is stuck is killed then
 _PROBE_PERIOD = 5
 _UNLIMITED = 86_400  # seconds: a day is no limit
