@@ -81,6 +81,6 @@ def test_passages(whole: Evaluation, client: Client, dataset: Dataset) -> None:
     cut, uncut = ndcg(passages), ndcg(whole)
     # As good, up to what the collection can tell: a standard error is about 0.02. BM25 by itself loses most, as words
     # of one document stand in two passages.
-    for mode, less in {"dense": 0.002, "sparse": 0.012, "hybrid": 0.004}.items():
+    for mode, less in {"dense": 0.002, "sparse": 0.01, "hybrid": 0.002}.items():
         assert cut[mode] > uncut[mode] - less
     assert cut["hybrid"] > max(cut["dense"], cut["sparse"])

@@ -107,19 +107,16 @@ async def search(
     results: list[list[Hit]] = [[] for _ in queries]
     pending = list(range(len(queries)))
     vectors = wanted.diversity is not None
-    whole = reader.reads_few and not vectors
-    for _ in range(2):
+    for whole in (False, True):
         found = await reader.read([queries[index] for index in pending], whole=whole)
         for index, (rankings, depth) in zip(pending, found, strict=True):
             results[index] = best_hits(ranked(rankings, depth, fusion), wanted)
         hits = [hit for index in pending for hit in results[index]]
-        if not whole or vectors:
-            await _fetch(collection, hits, vectors=vectors)
+        await _fetch(collection, [hit for hit in hits if vectors or hit.payload is None], vectors=vectors)
         # A document replaced between the two steps has lost the passages that were found: look again, in one step.
         pending = [index for index in pending if any(hit.payload is None for hit in results[index])]
         if not pending:
             break
-        whole = True
     return [[hit for hit in hits if hit.payload is not None] for hits in results]
 
 
@@ -153,13 +150,14 @@ class _Reader:
         self._single = wanted.mode != "hybrid"
         self._depths = [needed, *(depth for depth in depths if depth > needed)] if self._single else depths
 
-    @property
-    def reads_few(self) -> bool:
-        """Whether so few passages are read that to read them whole is cheaper than to ask again for the best."""
-        return self._single and self._depths[0] <= _FEW
-
     async def read(self, queries: Sequence[Query], *, whole: bool) -> list[tuple[dict[str, Ranking], int]]:
-        """Each query's rankings by name, and the depth to which they were read; `whole` with what is shown of hits."""
+        """Each query's rankings by name, and the depth to which they were read.
+
+        Args:
+            queries: What to look for.
+            whole: Whether to read what is shown of hits, too. Of a few passages it is always read: that is cheaper than
+                to ask again for the best.
+        """
         params = self._layout.search_params(exact=await self._collection.is_small())
         found: list[tuple[dict[str, Ranking], int]] = [({}, 0) for _ in queries]
         pending = list(range(len(queries)))
@@ -169,7 +167,7 @@ class _Reader:
                 requests_for(queries[index], depth + 1, self._selection, self._wanted, params) for index in pending
             ]
             for request in (request for each in requests for request in each.values()):
-                request.with_payload = _KEYS + _SHOWN if whole else _KEYS
+                request.with_payload = _KEYS + _SHOWN if whole or (self._single and depth <= _FEW) else _KEYS
             answers = iter(await self._collection.query([request for each in requests for request in each.values()]))
             unsatisfied: list[int] = []
             for index, asked in zip(pending, requests, strict=True):
@@ -322,6 +320,8 @@ def explanation(hit: Hit, wanted: SearchParameters) -> dict[str, Any]:
 
 async def _fetch(collection: Collection, hits: Sequence[Hit], *, vectors: bool) -> None:
     """Fill in payloads, and vectors where wanted; hits that are no longer there keep None."""
+    if not hits:
+        return
     ids = list(dict.fromkeys(hit.id for hit in hits))
     records = {str(each.id): each for each in await collection.retrieve(ids, _SHOWN, vectors=vectors)}
     for hit in hits:
