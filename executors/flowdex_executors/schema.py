@@ -99,6 +99,8 @@ class Document(Passage):
     # What an encoder takes beside the text, and gives beside the embedding; see docs/encoders.md.
     text_pair: Optional[str] = None
     words: Optional[List[str]] = None
+    token_ids: Optional[NdArray] = None
+    """What is encoded in place of a text: ids of the model's vocabulary; and what /tokenize gives."""
     scale: Optional[float] = None
     token_texts: Optional[List[str]] = None
     token_spans: Optional[NdArray] = None
