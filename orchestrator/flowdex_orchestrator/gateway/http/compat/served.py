@@ -1,0 +1,128 @@
+"""Which models a flow serves, and which executors a request for one of them is for.
+
+    endpoints of the executors + what they say at /status --> Served(executor, model, target)
+    "encoder" | "all-MiniLM-L6-v2" | None --choose--> the one of that name; for None the first
+
+A model goes by two names: that of its executor, and that of what the executor runs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from flowdex.errors import NotFound
+from flowdex_orchestrator.gateway.status import executor_statuses
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.gateway.server import Gateway
+
+__all__ = ["Directory", "Served", "choose"]
+
+_KEPT_SECONDS = 10.0  # an executor may be restarted with another model
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model behind an endpoint.
+
+    Attributes:
+        names: By which a request may call it: its executor's first.
+        target: Which executors its requests are for, as a regular expression; None for all.
+        about: What the executor says of itself; empty where that is not known.
+    """
+
+    names: tuple[str, ...] = ()
+    target: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What it is called in an answer where the request names none."""
+        return self.names[-1] if self.names else ""
+
+
+class Directory:
+    """The models of a flow.
+
+    Args:
+        gateway: In front of it.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._about: dict[str, Any] = {}
+        self._asked = -_KEPT_SECONDS
+
+    async def encoders(self, wanted: str | None = None) -> list[Served]:
+        """What serves /encode: all encoders, in the order of the flow. None where no executor is known yet to do so.
+
+        An executor that serves it without being an encoder (it has no vectors to tell of) takes part in the requests
+        of all of them, as it does in /encode itself.
+
+        Args:
+            wanted: The name that is looked for: what is kept about executors is looked up again if it is not there.
+        """
+        serving, about = await self._serving("/encode", wanted)
+        encoders = [name for name in serving if "dimensions" in about.get(name, {})] or serving[-1:]
+        others = [name for name in serving if name not in encoders]
+        return [
+            Served(
+                names=_names(name, about.get(name, {}).get("model")),
+                target=None if len(encoders) == 1 else _pattern([*others, name]),
+                about=about.get(name, {}),
+            )
+            for name in encoders
+        ]
+
+    async def rankers(self, wanted: str | None = None) -> list[Served]:
+        """What serves /rank; see `encoders`."""
+        serving, about = await self._serving("/rank", wanted)
+        return [
+            Served(
+                names=_names(name, (about.get(name, {}).get("cross_encoder") or {}).get("model")),
+                target=None if len(serving) == 1 else _pattern([name]),
+                about=about.get(name, {}),
+            )
+            for name in serving
+        ]
+
+    async def _serving(self, endpoint: str, wanted: str | None) -> tuple[list[str], Mapping[str, Any]]:
+        """The executors that serve an endpoint, and what is known about all."""
+        serving = self._gateway.router.endpoints().get(endpoint, [])
+        known = {name for each in serving for name in _names(each, (self._about.get(each) or {}).get("model"))}
+        age = time.monotonic() - self._asked
+        if age > _KEPT_SECONDS or any(name not in self._about for name in serving) or wanted not in {None, *known}:
+            answers = await executor_statuses(self._gateway)
+            self._about = {name: about for name, about in answers.items() if "error" not in about}
+            self._asked = time.monotonic()
+        return serving, self._about
+
+
+def choose(served: Sequence[Served], name: str | None) -> Served:
+    """The model of that name; the first for None. Where nothing is known, the router is to say why.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    if not served:
+        return Served()
+    if name is None:
+        return served[0]
+    for position in (0, 1):  # an executor's own name goes before another one's model
+        for each in served:
+            if each.names[position:] and each.names[position] == name:
+                return each
+    known = dict.fromkeys(name for each in served for name in each.names)
+    raise NotFound(f"the model {name!r} does not exist; this flow serves {', '.join(map(repr, known))}")
+
+
+def _names(executor: str, model: Any) -> tuple[str, ...]:
+    return (executor, model) if isinstance(model, str) and model and model != executor else (executor,)
+
+
+def _pattern(executors: Sequence[str]) -> str:
+    return f"(?:{'|'.join(map(re.escape, executors))})\\Z"
