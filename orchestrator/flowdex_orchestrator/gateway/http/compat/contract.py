@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
+from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
 from starlette.types import Receive, Scope, Send
@@ -17,7 +18,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.models.base import checked_text, kind
-from flowdex_orchestrator.gateway.http.problems import Shape, shape_errors
+from flowdex_orchestrator.gateway.http.problems import Failure, shape_errors
 from flowdex_orchestrator.gateway.topology import GATEWAY
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ContractRoute(JsonRoute):
         shape: Writes an error down.
     """
 
-    shape: ClassVar[Shape]
+    shape: ClassVar[staticmethod[[Failure], Response]]
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -50,14 +51,14 @@ class ContractRequest(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-def _inputs(value: Any) -> list[TextOrIds]:
+def _inputs(value: Any) -> list[Any]:
     if isinstance(value, str) or _is_ids(value):
-        return [_input(value)]
+        return [value]
     if not isinstance(value, list):
         raise PydanticCustomError(
             "inputs", "must be a string, a list of token ids, or a list of these, not {kind}", {"kind": kind(value)}
         )
-    return [_input(each) for each in value]
+    return value
 
 
 def _input(value: Any) -> TextOrIds:
@@ -79,7 +80,7 @@ def _is_ids(value: Any) -> bool:
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 _ONE = [{"type": "string", "minLength": 1}, _IDS]
 Inputs = Annotated[
-    list[TextOrIds],
+    list[Annotated[TextOrIds, BeforeValidator(_input)]],
     BeforeValidator(_inputs),
     WithJsonSchema({"anyOf": [*_ONE, {"type": "array", "items": {"anyOf": _ONE}}]}),
 ]
@@ -88,7 +89,10 @@ Inputs = Annotated[
 
 def input_documents(inputs: Sequence[TextOrIds]) -> DocumentBatch:
     """The inputs as documents."""
-    batch = DocumentBatch.from_columns(texts=[each if isinstance(each, str) else None for each in inputs])
+    batch = DocumentBatch.from_columns(
+        ids=[str(index) for index in range(len(inputs))],
+        texts=[each if isinstance(each, str) else None for each in inputs],
+    )
     if not all(isinstance(each, str) for each in inputs):
         ids = [None if isinstance(each, str) else np.array(each, dtype=np.int32) for each in inputs]
         batch.set_column("token_ids", ids)
@@ -129,7 +133,6 @@ def timing_headers(
         "x-inference-time": compute,
     }
     return {
-        "x-compute-type": "flow",
         "x-compute-characters": str(characters),
         "x-compute-tokens": str(tokens),
         **{name: str(round(max(0.0, value))) for name, value in times.items()},

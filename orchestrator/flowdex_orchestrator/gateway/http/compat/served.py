@@ -112,10 +112,12 @@ def choose(served: Sequence[Served], name: str | None) -> Served:
         return Served()
     if name is None:
         return served[0]
-    for position in (0, 1):  # an executor's own name goes before another one's model
-        for each in served:
-            if each.names[position:] and each.names[position] == name:
-                return each
+    for each in served:  # an executor's own name goes before another one's model
+        if each.names[0] == name:
+            return each
+    for each in served:
+        if name in each.names:
+            return each
     known = dict.fromkeys(name for each in served for name in each.names)
     raise NotFound(f"the model {name!r} does not exist; this flow serves {', '.join(map(repr, known))}")
 

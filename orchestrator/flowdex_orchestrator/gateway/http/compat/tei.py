@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Response
 
@@ -147,11 +148,8 @@ def _add_vector_routes(router: APIRouter) -> None:
         call.check_count(len(texts), "sentences")
         encoder = await _encoder(call, body.model or body.parameters.model)
 
-        def cosines(vectors: Sequence[np.ndarray[Any, np.dtype[np.float32]]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-            return np.stack(vectors[1:]) @ vectors[0]
-
         parameters = {**body.parameters.parameters(), "normalize": True}
-        return await embed(call, texts, encoder, parameters, lambda it: cosines(it.vectors))
+        return await embed(call, texts, encoder, parameters, lambda it: _cosines(it.vectors))
 
 
 def _add_text_routes(router: APIRouter) -> None:
@@ -220,6 +218,12 @@ def _add_service_routes(router: APIRouter) -> None:
         if not call.gateway.ready:
             return tei_error(503, "Unhealthy", f"no replica is ready of {', '.join(call.gateway.missing()) or 'any'}")
         return Response()
+
+
+def _cosines(vectors: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Of the first vector with each of the others; all have length 1."""
+    found: npt.NDArray[np.float32] = np.stack(vectors[1:]) @ vectors[0]
+    return found
 
 
 async def _encoder(call: FlowCall, model: str | None) -> Served:
