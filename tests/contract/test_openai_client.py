@@ -108,19 +108,6 @@ def test_langchain_openai(default_flow: RunningFlow, expected: Any) -> None:
     np.testing.assert_allclose(embeddings.embed_query(TEXTS[0]), expected[0], atol=1e-6)
 
 
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Hugging Face's client post, even to this machine: the tests keep it offline otherwise."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-
-@pytest.mark.usefixtures("online")
-def test_langchain_huggingface(default_flow: RunningFlow, expected: Any) -> None:
-    langchain = pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
-    embeddings = langchain.HuggingFaceEndpointEmbeddings(model=default_flow.http_url)
-    np.testing.assert_allclose(embeddings.embed_documents(TEXTS), expected, atol=1e-6)
-
-
 # ---- rerankers ----
 
 QUERY = "Who landed on the Moon?"
@@ -138,6 +125,16 @@ def test_cohere(default_flow: RunningFlow) -> None:
         client.rerank(model="rerank-v3.5", query=QUERY, documents=TEXTS[:3])
 
 
+def test_cohere_v1(default_flow: RunningFlow) -> None:
+    cohere = pytest.importorskip("cohere", reason="the cohere package is not installed")
+    if not hasattr(cohere.Client, "rerank"):
+        pytest.skip("this release of the cohere package has no client for /v1")
+    client = cohere.Client(api_key="none", base_url=default_flow.http_url, timeout=30)
+    reply = client.rerank(model="dense", query=QUERY, documents=TEXTS[:3], return_documents=True)
+    assert reply.results[0].index == 0
+    assert reply.results[0].document.text == TEXTS[0]
+
+
 def test_jina(default_flow: RunningFlow) -> None:
     body = {"model": "late_interaction", "query": QUERY, "documents": [TEXTS[1], {"text": TEXTS[0]}]}
     reply = httpx.post(f"{default_flow.http_url}/v1/rerank", json=body, timeout=30).json()
@@ -145,6 +142,8 @@ def test_jina(default_flow: RunningFlow) -> None:
     assert reply["results"][0]["document"] == {"text": TEXTS[0]}
     assert reply["model"] == "late_interaction"
     assert reply["usage"]["total_tokens"] > 10
+    unnamed = httpx.post(f"{default_flow.http_url}/v1/rerank", json={**body, "model": None}, timeout=30).json()
+    assert unnamed["model"] == "ranker"
     short = httpx.post(f"{default_flow.http_url}/v1/rerank", json={**body, "return_documents": False, "top_n": 1})
     assert [set(each) for each in short.json()["results"]] == [{"index", "relevance_score"}]
     with Client(default_flow.grpc_url) as client:
@@ -160,11 +159,27 @@ def post(flow: RunningFlow, path: str, body: Any) -> httpx.Response:
     return httpx.post(f"{flow.http_url}{path}", json=body, timeout=30)
 
 
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hugging Face's client post, even to this machine: the tests keep it offline otherwise."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 @pytest.mark.usefixtures("online")
-def test_huggingface_inference_client(default_flow: RunningFlow, expected: Any) -> None:
+@pytest.mark.parametrize("path", ["", "/embed"])
+def test_huggingface_inference_client(default_flow: RunningFlow, expected: Any, path: str) -> None:
     hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    client = hub.InferenceClient(model=f"{default_flow.http_url}/embed", timeout=30)
+    client = hub.InferenceClient(model=f"{default_flow.http_url}{path}", timeout=30)
     np.testing.assert_allclose(client.feature_extraction(TEXTS[0])[0], expected[0], atol=1e-6)
+    np.testing.assert_allclose(client.feature_extraction(TEXTS), expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("online")
+def test_huggingface_similarity(default_flow: RunningFlow, expected: Any) -> None:
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    client = hub.InferenceClient(model=f"{default_flow.http_url}/similarity", timeout=30)
+    found = client.sentence_similarity(TEXTS[0], other_sentences=TEXTS[1:])
+    np.testing.assert_allclose(found, expected[1:] @ expected[0], atol=1e-5)
 
 
 def test_embed(default_flow: RunningFlow, expected: Any) -> None:

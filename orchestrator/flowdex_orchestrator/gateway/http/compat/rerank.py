@@ -76,19 +76,22 @@ async def rank(
     """
     call.check_count(len(texts), "texts")
     ranker, method = await _ranker(call, model)
-    (ranked, reply), tokens = await asyncio.gather(
-        call.ask(
+    counting = asyncio.ensure_future(_count_tokens(call, [query, *texts]))
+    try:
+        ranked, reply = await call.ask(
             "/rank",
             lambda: to_batch(query, texts),
             {name: value for name, value in {"method": method, "top": top}.items() if value is not None},
             lambda reply: (from_batch(wire.documents_of(reply), texts), reply),
             target=ranker.target,
-        ),
-        _count_tokens(call, [query, *texts]),
-    )
+        )
+        tokens = await counting
+    finally:
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
     characters = len(query) + sum(map(len, texts))
     headers = timing_headers(call, reply, tokens=tokens, characters=characters)
-    return Ranked(ranked, model or ranker.name, method == _CROSS_ENCODER, tokens, headers)
+    return Ranked(ranked, model or next(iter(ranker.names), ""), method == _CROSS_ENCODER, tokens, headers)
 
 
 async def _ranker(call: FlowCall, model: str | None) -> tuple[Served, str | None]:
