@@ -107,6 +107,9 @@ class Document(Passage):
     token_vectors: Optional[NdArray] = None
     attention: Optional[NdArray] = None
     receipt: Optional[Dict[str, Any]] = None
+    sparse_indices: Optional[NdArray] = None
+    sparse_values: Optional[NdArray] = None
+    """Of its BM25 vector, which an indexer gives at /embed_sparse."""
     fingerprint: Optional[str] = None
     """What made its vectors, in one line."""
 

@@ -220,6 +220,18 @@ def test_similarity(default_flow: RunningFlow, expected: Any) -> None:
     np.testing.assert_allclose(post(default_flow, "/similarity", body).json(), expected[1:] @ expected[0], atol=1e-5)
 
 
+def test_sparse_vectors_are_those_of_the_index(default_flow: RunningFlow) -> None:
+    first, again, nothing = post(
+        default_flow, "/embed_sparse", {"inputs": ["Moon landing", "moon landings Moon", "the"]}
+    ).json()
+    weights = {each["index"]: each["value"] for each in first}
+    assert len(weights) == 2
+    assert all(0 < value < 2.2 for value in weights.values())
+    assert {each["index"] for each in again} == set(weights)
+    assert max(each["value"] for each in again) > max(weights.values()), "a term that is there twice weighs more"
+    assert nothing == []
+
+
 def test_tei_rerank(default_flow: RunningFlow) -> None:
     found = post(default_flow, "/rerank", {"query": QUERY, "texts": [TEXTS[1], TEXTS[0]], "return_text": True}).json()
     assert [each["index"] for each in found] == [1, 0]

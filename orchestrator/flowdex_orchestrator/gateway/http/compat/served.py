@@ -20,7 +20,7 @@ from flowdex_orchestrator.gateway.status import executor_statuses
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["Directory", "Served", "choose"]
+__all__ = ["Directory", "Served", "choose", "target_of"]
 
 _KEPT_SECONDS = 10.0  # an executor may be restarted with another model
 
@@ -72,7 +72,7 @@ class Directory:
         return [
             Served(
                 names=_names(name, about.get(name, {}).get("model")),
-                target=None if len(encoders) == 1 else _pattern([*others, name]),
+                target=None if len(encoders) == 1 else target_of([*others, name]),
                 about=about.get(name, {}),
             )
             for name in encoders
@@ -84,7 +84,7 @@ class Directory:
         return [
             Served(
                 names=_names(name, (about.get(name, {}).get("cross_encoder") or {}).get("model")),
-                target=None if len(serving) == 1 else _pattern([name]),
+                target=None if len(serving) == 1 else target_of([name]),
                 about=about.get(name, {}),
             )
             for name in serving
@@ -126,5 +126,6 @@ def _names(executor: str, model: Any) -> tuple[str, ...]:
     return (executor, model) if isinstance(model, str) and model and model != executor else (executor,)
 
 
-def _pattern(executors: Sequence[str]) -> str:
+def target_of(executors: Sequence[str]) -> str:
+    """The target that means these executors, and no other."""
     return f"(?:{'|'.join(map(re.escape, executors))})\\Z"

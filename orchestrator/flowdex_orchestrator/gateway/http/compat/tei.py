@@ -28,11 +28,12 @@ from flowdex_orchestrator.gateway.http.compat.contract import (
 )
 from flowdex_orchestrator.gateway.http.compat.embedding import embed
 from flowdex_orchestrator.gateway.http.compat.rerank import rank
-from flowdex_orchestrator.gateway.http.compat.served import Served, choose
+from flowdex_orchestrator.gateway.http.compat.served import Served, choose, target_of
 from flowdex_orchestrator.gateway.http.compat.tei_models import (
     DecodeRequest,
     EmbedAllRequest,
     EmbedRequest,
+    EmbedSparseRequest,
     Info,
     SimilarityRequest,
     SimpleToken,
@@ -59,6 +60,7 @@ _ERRORS = {
     "Unavailable": (503, "Unhealthy"),
 }
 _FAILED = (424, "Backend")
+_SPARSE = "/embed_sparse"
 
 
 def tei_error(status: int, error_type: str, message: str, headers: dict[str, str] | None = None) -> Response:
@@ -130,14 +132,21 @@ def _add_vector_routes(router: APIRouter) -> None:
         return await embed(call, body.inputs, await _encoder(call, body.model), parameters, lambda it: it.vectors)
 
     @router.post("/embed_sparse", response_model=list[list[SparseValue]], responses=_RESPONSES, name="tei_embed_sparse")
-    async def embed_sparse(body: EmbedAllRequest, call: Call) -> Response:
-        """Refused: no encoder of a flow gives sparse vectors; the index makes its own, of BM25."""
-        await _encoder(call, body.model)
-        message = (
-            "no encoder of this flow is a sparse one (SPLADE); sparse search needs none: "
-            'POST /search with "mode": "sparse" ranks by BM25'
-        )
-        return tei_error(*_FAILED, message)
+    async def embed_sparse(body: EmbedSparseRequest, call: Call) -> Response:
+        """Turn texts into the sparse vectors of the flow's index: BM25, without how rare each term is."""
+        if not body.inputs:
+            return _empty("inputs")
+        call.check_count(len(body.inputs), "inputs")
+        serving = call.gateway.router.endpoints().get(_SPARSE)
+        if not serving:
+            return tei_error(
+                *_FAILED, "this flow has nothing that makes sparse vectors: neither a sparse encoder nor an index"
+            )
+
+        def answer(reply: pb.DataRequestProto) -> Response:
+            return _respond(_sparse(reply), timing_headers(call, reply, characters=sum(map(len, body.inputs))))
+
+        return await call.ask(_SPARSE, lambda: input_documents(body.inputs), {}, answer, target=target_of(serving[:1]))
 
     @router.post("/similarity", response_model=list[float], responses=_RESPONSES, name="tei_similarity")
     async def similarity(body: SimilarityRequest, call: Call) -> Response:
@@ -253,6 +262,18 @@ def _tokens(reply: pb.DataRequestProto, with_special: bool) -> list[list[dict[st
         ]
         answers.append([token for token in tokens if with_special or not token["special"]])
     return answers
+
+
+def _sparse(reply: pb.DataRequestProto) -> list[list[dict[str, Any]]]:
+    batch = wire.documents_of(reply)
+    rows = zip(batch.column("sparse_indices", ()), batch.column("sparse_values", ()), strict=True)
+    return [
+        [
+            {"index": index, "value": value}
+            for index, value in zip(np.asarray(indices).tolist(), np.asarray(values).tolist(), strict=True)
+        ]
+        for indices, values in rows
+    ]
 
 
 def _info(encoder: Served, call: FlowCall) -> Info:

@@ -14,6 +14,7 @@ __all__ = [
     "DecodeRequest",
     "EmbedAllRequest",
     "EmbedRequest",
+    "EmbedSparseRequest",
     "Info",
     "SimilarityRequest",
     "SimpleToken",
@@ -25,6 +26,10 @@ __all__ = [
 ]
 
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+def _texts(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 def _direction(value: Any) -> Any:
@@ -60,9 +65,15 @@ class EmbedRequest(Choices):
 
 
 class EmbedAllRequest(Choices):
-    """Texts whose tokens are to become vectors, or that are to become sparse vectors."""
+    """Texts whose tokens are to become vectors."""
 
     inputs: Inputs
+
+
+class EmbedSparseRequest(ContractRequest):
+    """Texts that are to become sparse vectors."""
+
+    inputs: Annotated[list[Text], BeforeValidator(_texts, json_schema_input_type=str | list[str])]
 
 
 class SimilarityInputs(ContractRequest):
@@ -89,10 +100,6 @@ class TeiRerankRequest(ContractRequest):
     return_text: bool = False
     truncate: bool | None = Field(default=None, description="Texts that are too long are always cut.")
     model: str | None = Field(default=None, description="Name of a ranker, of its cross-encoder, or of a method.")
-
-
-def _texts(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class TokenizeRequest(ContractRequest):
