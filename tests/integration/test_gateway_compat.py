@@ -65,6 +65,26 @@ async def test_an_executor_that_says_nothing_is_still_a_model() -> None:
         assert (await embeddings(flow, input="ab", model="plain")).json()["data"][0]["embedding"] == [2.0, 5.0]
 
 
+async def test_executors_are_not_asked_what_they_are_for_every_request() -> None:
+    one, plain = encoder("one", 1.0, model="m", dimensions=2), encoder("plain", 2.0)
+    del plain.handlers["/status"]
+    async with serving(one, plain) as flow:
+        replies = await asyncio.gather(*(embeddings(flow, input="ab", model=name) for name in ("one", "m") * 5))
+        wrong = [await embeddings(flow, input="ab", model="wrong") for _ in range(5)]
+    assert {reply.status_code for reply in replies} == {200}
+    assert {reply.status_code for reply in wrong} == {404}
+    asked = [request for request in one.seen if request.header.exec_endpoint == "/status"]
+    assert len(asked) <= 2
+
+
+async def test_an_encoder_that_is_away_does_not_change_the_other() -> None:
+    one, two = encoder("one", 1.0, dimensions=2), encoder("two", 2.0, dimensions=2)
+    async with serving(one, two) as flow:
+        one.handlers["/status"] = failing(ExecutorError("not now"))
+        assert (await embeddings(flow, input="ab", model="two")).json()["data"][0]["embedding"] == [2.0, 2.0]
+    assert not [request for request in one.seen if request.header.exec_endpoint == "/encode"]
+
+
 async def test_usage_and_headers_come_from_the_receipt() -> None:
     async with serving(encoder("small", 1.0, dimensions=2)) as flow:
         reply = await embeddings(flow, input=["ab", "c"], model="small")

@@ -8,6 +8,8 @@ A model goes by two names: that of its executor, and that of what the executor r
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import NotFound
-from flowdex_orchestrator.gateway.status import executor_statuses
+from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, executor_statuses
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Directory", "Served", "choose", "target_of"]
 
 _KEPT_SECONDS = 10.0  # an executor may be restarted with another model
+_KEPT_SECONDS_LEAST = 1.0  # where a name or an executor is not known: neither must cost every request a question
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class Directory:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._about: dict[str, Any] = {}
-        self._asked = -_KEPT_SECONDS
+        self._about: dict[str, Mapping[str, Any]] = {}
+        self._asked: dict[str, float] = {}
+        self._asking = asyncio.Lock()
 
     async def encoders(self, wanted: str | None = None) -> list[Served]:
         """What serves /encode: all encoders, in the order of the flow. None where no executor is known yet to do so.
@@ -68,11 +72,12 @@ class Directory:
         """
         serving, about = await self._serving("/encode", wanted)
         encoders = [name for name in serving if "dimensions" in about.get(name, {})] or serving[-1:]
-        others = [name for name in serving if name not in encoders]
+        others = [name for name in about if name not in encoders]
+        alone = len(encoders) == 1 and len(others) + 1 == len(serving)
         return [
             Served(
-                names=_names(name, about.get(name, {}).get("model")),
-                target=None if len(encoders) == 1 else target_of([*others, name]),
+                names=_names(name, model_of(about.get(name, {}))),
+                target=None if alone else target_of([*others, name]),
                 about=about.get(name, {}),
             )
             for name in encoders
@@ -82,24 +87,33 @@ class Directory:
         """What serves /rank; see `encoders`."""
         serving, about = await self._serving("/rank", wanted)
         return [
-            Served(
-                names=_names(name, (about.get(name, {}).get("cross_encoder") or {}).get("model")),
-                target=None if len(serving) == 1 else target_of([name]),
-                about=about.get(name, {}),
-            )
+            Served(_names(name, model_of(said)), None if len(serving) == 1 else target_of([name]), said)
             for name in serving
+            for said in [about.get(name, {})]
         ]
 
-    async def _serving(self, endpoint: str, wanted: str | None) -> tuple[list[str], Mapping[str, Any]]:
-        """The executors that serve an endpoint, and what is known about all."""
-        serving = self._gateway.router.endpoints().get(endpoint, [])
-        known = {name for each in serving for name in _names(each, (self._about.get(each) or {}).get("model"))}
-        age = time.monotonic() - self._asked
-        if age > _KEPT_SECONDS or any(name not in self._about for name in serving) or wanted not in {None, *known}:
-            answers = await executor_statuses(self._gateway)
-            self._about = {name: about for name, about in answers.items() if "error" not in about}
-            self._asked = time.monotonic()
-        return serving, self._about
+    async def _serving(self, endpoint: str, wanted: str | None) -> tuple[list[str], Mapping[str, Mapping[str, Any]]]:
+        """The executors that serve an endpoint, and what is known about each; nothing of one that did not answer."""
+        endpoints = self._gateway.router.endpoints()
+        serving = endpoints.get(endpoint, [])
+        telling = [name for name in serving if name in endpoints.get(STATUS_ENDPOINT, ())]
+        async with self._asking:
+            if self._is_stale(telling, wanted):
+                answers = await executor_statuses(self._gateway, telling)
+                now = time.monotonic()
+                self._asked.update(dict.fromkeys(telling, now))
+                # What one that has an error now said before still holds.
+                self._about.update({name: about for name, about in answers.items() if "error" not in about})
+        return serving, {
+            name: self._about.get(name, {}) for name in serving if name in self._about or name not in telling
+        }
+
+    def _is_stale(self, telling: Sequence[str], wanted: str | None) -> bool:
+        now = time.monotonic()
+        age = max((now - self._asked.get(name, -math.inf) for name in telling), default=0.0)
+        known = {known for name in telling for known in _names(name, model_of(self._about.get(name, {})))}
+        complete = (wanted is None or wanted in known) and all(name in self._about for name in telling)
+        return age > (_KEPT_SECONDS if complete else _KEPT_SECONDS_LEAST)
 
 
 def choose(served: Sequence[Served], name: str | None) -> Served:
@@ -120,6 +134,11 @@ def choose(served: Sequence[Served], name: str | None) -> Served:
             return each
     known = dict.fromkeys(name for each in served for name in each.names)
     raise NotFound(f"the model {name!r} does not exist; this flow serves {', '.join(map(repr, known))}")
+
+
+def model_of(about: Mapping[str, Any]) -> Any:
+    """What an executor says that it runs: an encoder's model, or a ranker's cross-encoder."""
+    return about.get("model") or (about.get("cross_encoder") or {}).get("model")
 
 
 def _names(executor: str, model: Any) -> tuple[str, ...]:
