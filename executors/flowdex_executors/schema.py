@@ -99,12 +99,17 @@ class Document(Passage):
     # What an encoder takes beside the text, and gives beside the embedding; see docs/encoders.md.
     text_pair: Optional[str] = None
     words: Optional[List[str]] = None
+    token_ids: Optional[NdArray] = None
+    """What is encoded in place of a text: ids of the model's vocabulary; and what /tokenize gives."""
     scale: Optional[float] = None
     token_texts: Optional[List[str]] = None
     token_spans: Optional[NdArray] = None
     token_vectors: Optional[NdArray] = None
     attention: Optional[NdArray] = None
     receipt: Optional[Dict[str, Any]] = None
+    sparse_indices: Optional[NdArray] = None
+    sparse_values: Optional[NdArray] = None
+    """Of its BM25 vector, which an indexer gives at /embed_sparse."""
     fingerprint: Optional[str] = None
     """What made its vectors, in one line."""
 

@@ -386,14 +386,19 @@ async def test_the_documents_of_the_api() -> None:
     assert set(document["paths"]) == {
         "/encode", "/index", "/search", "/get", "/scroll", "/count", "/documents", "/documents/{id}",
         "/rank", "/status", "/metrics", "/health/live", "/health/ready", "/admin/scale", "/admin/restart",
+        "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/v1/rerank", "/v2/rerank",
+        "/embed", "/embed_all", "/embed_sparse", "/rerank", "/similarity", "/tokenize", "/decode", "/info", "/health",
     }  # fmt: skip
+    shapes = {"OpenAI": "OpenAIError", "rerank": "RerankError", "text-embeddings-inference": "TeiError"}
     for operations in document["paths"].values():
         for operation in operations.values():
             assert operation["description"]
+            shape = shapes.get(operation["tags"][0], "Problem")
             for status, response in operation["responses"].items():
                 if int(status) >= 400:
-                    (kind,) = response["content"]
-                    assert kind == "application/problem+json"
+                    ((kind, content),) = response["content"].items()
+                    assert kind == ("application/problem+json" if shape == "Problem" else "application/json")
+                    assert content["schema"]["$ref"].endswith(f"/{shape}")
     for name in ("EncodeRequest", "IndexRequest", "SearchRequest", "DeleteRequest", "Document"):
         schema = document["components"]["schemas"][name]
         assert schema["additionalProperties"] is False

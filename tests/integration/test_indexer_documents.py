@@ -284,3 +284,16 @@ async def test_vectors_of_another_encoder_fail_the_request(indexer: QdrantIndexe
     failed = broken("c", "marked")
     failed.set_column("fingerprint", [two])
     assert (await index(indexer, document("b", fingerprint=one), failed)).column("passages") == [3, None]
+
+
+async def test_sparse_vectors_can_be_had_by_themselves(indexer: QdrantIndexer) -> None:
+    reply = await indexer.embed_sparse(
+        DocumentColumns(DocumentBatch.from_columns(texts=["Moon rocks", "the", "Moon Moon"]))
+    )
+    indices, values = reply.batch.column("sparse_indices"), reply.batch.column("sparse_values")
+    assert [len(row) for row in indices] == [len(row) for row in values] == [2, 0, 1]
+    assert (indices[0].dtype, values[0].dtype) == (np.uint32, np.float32)
+    assert indices[2][0] in indices[0]
+    assert await indexer.count() == {"documents": 0, "passages": 0}
+    with pytest.raises(InvalidInput, match="document 1 has no text"):
+        await indexer.embed_sparse(DocumentColumns(DocumentBatch.from_columns(texts=["a", None])))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from flowdex.errors import InvalidInput
 from flowdex_executors.encoder.backend import resolve_layers
@@ -16,7 +16,7 @@ from flowdex_executors.encoder.output import OutputParameters
 from flowdex_executors.encoder.pooling import NO_POOLING, check_pooling
 from flowdex_executors.encoder.tokenising import Truncation
 
-__all__ = ["EncodeParameters", "vector_size"]
+__all__ = ["DecodeParameters", "EncodeParameters", "TokenizeParameters", "vector_size"]
 
 _MOST_LAYERS = 64
 
@@ -71,6 +71,30 @@ class EncodeParameters(OutputParameters):
     def pooled(self) -> bool:
         """Whether a text gets one vector, rather than one for each token."""
         return self.pooling != (NO_POOLING,)
+
+
+class TokenizeParameters(BaseModel):
+    """What a request to /tokenize may choose.
+
+    Attributes:
+        prompt: Name of the prompt that goes before each text; None for that of /encode.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str | None = None
+
+
+class DecodeParameters(BaseModel):
+    """What a request to /decode may choose.
+
+    Attributes:
+        skip_special: Whether special tokens are left out of the texts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    skip_special: bool = True
 
 
 def vector_size(options: EncodeParameters, layer_sizes: Sequence[int]) -> int:

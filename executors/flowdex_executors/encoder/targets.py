@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from flowdex.documents import DocumentBatch
 from flowdex.errors import InvalidInput
-from flowdex_executors.encoder.tokenising import Text
+from flowdex_executors.encoder.tokenising import Text, TokenIds
 
 __all__ = ["Targets", "find_targets"]
 
@@ -55,19 +57,31 @@ class Targets:
         return [self.checked(index, text) for index, text in enumerate(self.batch.texts)]
 
     def inputs(self) -> list[Text]:
-        """What to tokenise of each target: its `words` if it has them, its text and `text_pair`, or its text.
+        """What to tokenise of each target: its `token_ids` or `words`, its text and `text_pair`, or its text.
 
         Raises:
             InvalidInput: It is absent or blank, or there are words and a pair.
         """
         texts = self.batch.texts
-        pairs, words = self.batch.column("text_pair"), self.batch.column("words")
+        pairs, words, ids = (self.batch.column(name) for name in ("text_pair", "words", "token_ids"))
         return [
             self.checked(index, text)
-            if pair is None and own_words is None
-            else self._input(index, text, pair, own_words)
-            for index, (text, pair, own_words) in enumerate(zip(texts, pairs, words, strict=True))
+            if pair is None and own_words is None and own_ids is None
+            else self._input(index, text, pair, own_words, own_ids)
+            for index, (text, pair, own_words, own_ids) in enumerate(zip(texts, pairs, words, ids, strict=True))
         ]
+
+    def token_ids(self, target: int, ids: Any) -> TokenIds:
+        """The token ids of a target, if they are some.
+
+        Raises:
+            InvalidInput: They are not one or more whole numbers.
+        """
+        if isinstance(ids, np.ndarray):
+            ids = ids.tolist() if ids.ndim == 1 and ids.dtype.kind in "iu" else None
+        if not isinstance(ids, (list, tuple)) or not all(type(id_) is int for id_ in ids) or not ids:
+            raise InvalidInput(f"{self.name(target)}: field 'token_ids' must be one or more whole numbers")
+        return TokenIds(ids)
 
     def contexts(self) -> list[str]:
         """What is encoded before the text of each target: its `context` and a line break, or nothing.
@@ -82,7 +96,9 @@ class Targets:
             raise InvalidInput(f"{self.name(target)}: field 'context' must be a string")
         return f"{context}\n" if context and not context.isspace() else ""
 
-    def _input(self, target: int, text: str | None, pair: Any, words: Any) -> Text:
+    def _input(self, target: int, text: str | None, pair: Any, words: Any, ids: Any) -> Text:
+        if ids is not None:
+            return self.token_ids(target, ids)
         if words is None:
             if not isinstance(pair, str):
                 raise InvalidInput(f"{self.name(target)}: field 'text_pair' must be a string")

@@ -21,12 +21,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from jina import requests
 
 from flowdex.errors import ConfigurationError, InvalidInput, TooLarge
 from flowdex_executors.encoder.backend import Backend, resolve_layers
 from flowdex_executors.encoder.base import Encoder, Endpoint
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
-from flowdex_executors.encoder.options import EncodeParameters, vector_size
+from flowdex_executors.encoder.options import DecodeParameters, EncodeParameters, TokenizeParameters, vector_size
 from flowdex_executors.encoder.output import (
     OutputParameters,
     Vectors,
@@ -36,9 +37,17 @@ from flowdex_executors.encoder.output import (
     write_receipts,
 )
 from flowdex_executors.encoder.prompts import Prompts, with_prefix, without_prefix
-from flowdex_executors.encoder.targets import Targets
-from flowdex_executors.encoder.tokenising import Text, TokeniseOptions, Tokenizer, TokenSequence
+from flowdex_executors.encoder.targets import Targets, find_targets
+from flowdex_executors.encoder.tokenising import (
+    Text,
+    TokenIdTokenizer,
+    TokeniseOptions,
+    Tokenizer,
+    TokenSequence,
+)
 from flowdex_executors.encoder.views import Encoded, Job, View, compute_jobs
+from flowdex_executors.parameters import parse_parameters
+from flowdex_executors.schema import DocumentColumns
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
@@ -221,6 +230,52 @@ class TokenEncoder(Encoder):
             parts["prompts"] = hashlib.sha256(json.dumps(self.prompts.texts, sort_keys=True).encode()).hexdigest()[:16]
         return fingerprint({**parts, **self.fingerprint_parts})
 
+    # ---- the tokenizer by itself ----
+
+    @requests(on="/tokenize")  # type: ignore[untyped-decorator]
+    async def tokenize(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Give every document the tokens of its text, none cut off: `token_texts` and `token_spans`.
+
+        The spans are those of the text with its prompt, if it has one; [0, 0] for special tokens. Where tokens are
+        numbers of a vocabulary, it gets `token_ids` too, with which it can be encoded.
+
+        Raises:
+            InvalidInput: A text is blank or absent, or a parameter is wrong.
+        """
+        wanted = parse_parameters(TokenizeParameters, parameters)
+        prompt = self.prompts.text(self.prompts.name(wanted.prompt, "encode"))
+        targets = find_targets(docs.batch, keep=False)
+        texts = [with_prefix(prompt, text) for text in targets.inputs()]
+        sequences: list[TokenSequence] = await self.in_parts(
+            partial(self.tokenizer.tokenise, options=TokeniseOptions(spans=True)), texts
+        )
+        batch = targets.batch
+        batch.set_column("token_texts", [self.tokenizer.tokens(sequence) for sequence in sequences])
+        batch.set_column("token_spans", [_spans(sequence) for sequence in sequences])
+        if isinstance(self.tokenizer, TokenIdTokenizer):
+            batch.set_column("token_ids", [np.array(sequence.ids, dtype=np.int32) for sequence in sequences])
+        return docs
+
+    @requests(on="/decode")  # type: ignore[untyped-decorator]
+    async def decode(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Give every document the text of its `token_ids`.
+
+        Raises:
+            InvalidInput: It has none, one is not in the vocabulary, the model has none, or a parameter is wrong.
+        """
+        wanted = parse_parameters(DecodeParameters, parameters)
+        tokenizer = self.tokenizer
+        if not isinstance(tokenizer, TokenIdTokenizer):
+            raise InvalidInput(f"the tokens of {self.model!r} have no ids, and so there is nothing to decode")
+        targets = find_targets(docs.batch, keep=False)
+        ids = [targets.token_ids(row, given).ids for row, given in enumerate(targets.batch.column("token_ids"))]
+        targets.batch.texts = await asyncio.to_thread(tokenizer.decode, ids, skip_special=wanted.skip_special)
+        return docs
+
     # ---- a request ----
 
     def options(self, parameters: Mapping[str, Any] | None, *, keep: bool) -> EncodeParameters:
@@ -369,6 +424,10 @@ def _window_means(vectors: Vectors, owners: npt.NDArray[Any], tokens: npt.NDArra
     starts = np.flatnonzero(np.diff(owners, prepend=-1))
     weights = tokens.astype(np.float32)[:, None]
     return (np.add.reduceat(vectors * weights, starts) / np.add.reduceat(weights, starts)).astype(np.float32)
+
+
+def _spans(sequence: TokenSequence) -> npt.NDArray[np.int32]:
+    return np.array(sequence.spans or [], dtype=np.int32).reshape(-1, 2)
 
 
 def _cast(values: Vectors | None, options: EncodeParameters) -> npt.NDArray[Any] | None:

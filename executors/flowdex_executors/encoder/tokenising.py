@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from flowdex.errors import ConfigurationError, InvalidInput
 
@@ -28,6 +28,8 @@ __all__ = [
     "Span",
     "Text",
     "TextTokenizer",
+    "TokenIdTokenizer",
+    "TokenIds",
     "TokenSequence",
     "TokeniseOptions",
     "Tokenizer",
@@ -35,8 +37,8 @@ __all__ = [
     "load_tokenizer",
 ]
 
-Text: TypeAlias = "str | tuple[str, str] | list[str]"
-"""What is tokenised: a text, a pair of texts (a tuple), or a text that is cut into words already (a list)."""
+Text: TypeAlias = "str | tuple[str, str] | list[str] | TokenIds"
+"""What is tokenised: a text, a pair of texts (a tuple), a text cut into words already (a list), or its token ids."""
 Span: TypeAlias = "tuple[int, int]"
 Truncation: TypeAlias = Literal["error", "head", "tail", "window_mean"]
 
@@ -45,6 +47,17 @@ _PREFIX_CHARACTERS_PER_TOKEN = 16
 _PREFIX_GROWTH = 16
 # A prefix ends inside of the text, where the cut may change the tokens next to it: so many must be to spare.
 _SPARE_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIds:
+    """A text that is tokenised already, as ids of the model's own vocabulary.
+
+    Attributes:
+        ids: Taken as they are: special tokens are those that are among them.
+    """
+
+    ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +121,19 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
+class TokenIdTokenizer(Protocol):
+    """A tokenizer whose `ids` are numbers of a vocabulary: it takes `TokenIds`, and makes texts of them."""
+
+    def decode(self, sequences: Sequence[Sequence[int]], *, skip_special: bool = True) -> list[str]:
+        """Texts of token ids, with or without the special tokens.
+
+        Raises:
+            InvalidInput: An id is none of the vocabulary's.
+        """
+        ...
+
+
 def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
     """Load the tokenizer of a model folder, without padding and truncation.
 
@@ -143,10 +169,18 @@ class TextTokenizer:
         self._lower_case = files.lower_case
         # Special tokens stand before and after a text. Sequences are cut between them, and not by the library, whose
         # limit is a property of the whole tokenizer, while each request may have its own.
-        mask = self._tokenizer.encode("a").special_tokens_mask
+        sample = self._tokenizer.encode("a")
+        mask = sample.special_tokens_mask
         self._before = mask.index(0) if 0 in mask else len(mask)
         self._after = mask[::-1].index(0) if 0 in mask else 0
         self._pair_special = self._tokenizer.num_special_tokens_to_add(True)
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_ids = frozenset(id_ for id_, token in added.items() if token.special) | frozenset(
+            id_
+            for id_, special in zip(sample.ids, mask, strict=True)
+            if special  # not every file declares them
+        )
+        self._vocabulary_size = self._tokenizer.get_vocab_size()
 
     def tokenise(self, texts: Sequence[Text], options: TokeniseOptions) -> list[TokenSequence]:
         """Tokenise; see `Tokenizer.tokenise`."""
@@ -160,6 +194,7 @@ class TextTokenizer:
             (str, self._texts),
             (tuple, self._pairs),
             (list, self._words),
+            (TokenIds, self._given),
         ]
         for kind, tokenise in kinds:
             chosen = [index for index, text in enumerate(texts) if isinstance(text, kind)]
@@ -171,7 +206,15 @@ class TextTokenizer:
         """The tokens as the vocabulary has them; see `Tokenizer.tokens`."""
         return [self._tokenizer.id_to_token(token) or "" for token in sequence.ids]
 
-    # ---- the three kinds of input ----
+    def decode(self, sequences: Sequence[Sequence[int]], *, skip_special: bool = True) -> list[str]:
+        """Texts of token ids; see `TokenIdTokenizer.decode`."""
+        for ids in sequences:
+            self._check_ids(ids)
+        left_out = self._special_ids if skip_special else frozenset()
+        kept = [[id_ for id_ in ids if id_ not in left_out] for ids in sequences]
+        return self._tokenizer.decode_batch(kept, skip_special_tokens=skip_special)
+
+    # ---- the kinds of input ----
 
     def _texts(self, texts: Sequence[str], options: TokeniseOptions) -> list[TokenSequence]:
         limit = options.max_tokens
@@ -231,6 +274,47 @@ class TextTokenizer:
                 )
             )
         return sequences
+
+    def _given(self, texts: Sequence[TokenIds], options: TokeniseOptions) -> list[TokenSequence]:
+        return [self._cut_ids(list(text.ids), options) for text in texts]
+
+    def _cut_ids(self, ids: list[int], options: TokeniseOptions) -> TokenSequence:
+        """Cut token ids that exceed the limit, between the special tokens at their ends where they have some."""
+        self._check_ids(ids)
+        special = [id_ in self._special_ids for id_ in ids]
+        before = special.index(False) if False in special else 0
+        after = special[::-1].index(False) if False in special else 0
+        limit = len(ids) if options.max_tokens is None else options.max_tokens
+        room = limit - before - after
+        if len(ids) > limit and room < 1:
+            raise InvalidInput(f"{before + after} special tokens leave no room for others within {limit}")
+        content = ids[before : len(ids) - after]
+
+        def piece(start: int, stop: int, windows: tuple[TokenSequence, ...] = (), dropped: int = 0) -> TokenSequence:
+            kept = ids[:before] + content[start:stop] + ids[len(ids) - after :]
+            return TokenSequence(
+                kept,
+                dropped=dropped,
+                spans=[(0, 0)] * len(kept) if options.spans else None,  # there is no text that they could be spans of
+                special=tuple(place for place, id_ in enumerate(kept) if id_ in self._special_ids),
+                windows=windows,
+            )
+
+        if len(ids) <= limit:
+            return piece(0, len(content))
+        if options.truncation == "window_mean":
+            rest = tuple(piece(start, start + room) for start in range(room, len(content), room))
+            return piece(0, room, rest)
+        start = len(content) - room if options.truncation == "tail" else 0
+        return piece(start, start + room, dropped=len(content) - room)
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        if ids and not 0 <= min(ids) <= max(ids) < self._vocabulary_size:
+            wrong = next(id_ for id_ in ids if not 0 <= id_ < self._vocabulary_size)
+            raise InvalidInput(
+                f"token id {wrong} is none of this model's vocabulary, which has 0 to {self._vocabulary_size - 1}; "
+                "send texts, or ids that its own tokenizer made (/tokenize)"
+            )
 
     def _cut(self, encoding: tokenizers.Encoding, options: TokeniseOptions, starts: list[int] | None) -> TokenSequence:
         """Cut what exceeds the limit.

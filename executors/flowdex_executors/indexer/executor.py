@@ -350,6 +350,25 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         documents, passages = await self._collection.count(compile_filter(wanted.filter))
         return {"documents": documents, "passages": passages}
 
+    @requests(on="/embed_sparse", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def embed_sparse(self, docs: DocumentColumns, **kwargs: Any) -> DocumentColumns:
+        """Give each document the BM25 vector that a passage of its text has in the index, which is left alone.
+
+        The fields are `sparse_indices` (uint32) and as many `sparse_values` (float32), none for a text without terms.
+        How rare a term is does not count in them: the index multiplies that in.
+
+        Raises:
+            InvalidInput: A document has no text.
+        """
+        texts = docs.batch.texts
+        for row, text in enumerate(texts):
+            if text is None:
+                raise InvalidInput(f"document {row} has no text to make a sparse vector of")
+        rows = await asyncio.to_thread(self._sparse.passages, [text or "" for text in texts])
+        docs.batch.set_column("sparse_indices", [row.indices for row in rows])
+        docs.batch.set_column("sparse_values", [row.values for row in rows])
+        return docs
+
     @requests(on="/search", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def search(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any

@@ -16,7 +16,20 @@ __all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
 
 # A call to one of these may run twice without harm: they only read, or write by document id.
 IDEMPOTENT_ENDPOINTS = frozenset(
-    {"/encode", "/index", "/search", "/rank", "/get", "/scroll", "/count", "/delete", "/status"}
+    {
+        "/encode",
+        "/tokenize",
+        "/decode",
+        "/embed_sparse",
+        "/index",
+        "/search",
+        "/rank",
+        "/get",
+        "/scroll",
+        "/count",
+        "/delete",
+        "/status",
+    }
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from flowdex_orchestrator.gateway.topology import GATEWAY
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["STATUS_ENDPOINT", "flow_status", "queue_times", "status_results"]
+__all__ = ["STATUS_ENDPOINT", "executor_statuses", "flow_status", "queue_times", "status_results"]
 
 STATUS_ENDPOINT = "/status"
 
@@ -30,7 +31,7 @@ _SECONDS = 2.0  # for each executor to say how it is
 async def flow_status(gateway: Gateway) -> dict[str, Any]:
     """The flow's name, version, endpoints and executors with their replicas; JSON values only."""
     endpoints = gateway.router.endpoints()
-    answers = await _executor_statuses(gateway)
+    answers = await executor_statuses(gateway)
     return {
         "name": gateway.name,
         "version": version("flowdex"),
@@ -66,9 +67,13 @@ async def queue_times(gateway: Gateway) -> dict[str, float]:
     return {name: wait for name, wait in zip(names, waits, strict=True) if wait is not None}
 
 
-async def _executor_statuses(gateway: Gateway) -> dict[str, Any]:
-    """What each executor that has `/status` and is ready says of itself."""
-    asked = [name for name in gateway.router.endpoints().get(STATUS_ENDPOINT, ()) if gateway.pools[name].ready]
+async def executor_statuses(gateway: Gateway, among: Collection[str] | None = None) -> dict[str, Any]:
+    """What each executor that has `/status` and is ready says of itself; of those among the given ones."""
+    asked = [
+        name
+        for name in gateway.router.endpoints().get(STATUS_ENDPOINT, ())
+        if gateway.pools[name].ready and (among is None or name in among)
+    ]
     return dict(zip(asked, await asyncio.gather(*(_executor_status(gateway, name) for name in asked)), strict=True))
 
 

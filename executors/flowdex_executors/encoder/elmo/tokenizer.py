@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from flowdex.errors import InvalidInput
-from flowdex_executors.encoder.tokenising import Span, Text, TokeniseOptions, TokenSequence
+from flowdex_executors.encoder.tokenising import Span, Text, TokenIds, TokeniseOptions, TokenSequence
 
 __all__ = ["WordTokenizer"]
 
@@ -44,6 +44,8 @@ class WordTokenizer:
     def _tokenise(self, text: Text, options: TokeniseOptions) -> TokenSequence:
         if isinstance(text, tuple):
             raise InvalidInput("ELMo reads single texts, not pairs; send the two as documents of their own")
+        if isinstance(text, TokenIds):
+            raise InvalidInput("ELMo reads characters and has no token ids; send the text")
         if isinstance(text, str):
             found = self._words(text, options)
             return _cut([word for word, _ in found], [span for _, span in found], options)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from flowdex.errors import InvalidInput
-from flowdex_executors.encoder.tokenising import Span, Text, TokeniseOptions, TokenSequence
+from flowdex_executors.encoder.tokenising import Span, Text, TokenIds, TokeniseOptions, TokenSequence
 from flowdex_executors.encoder.ulmfit.rules import MarkedText, apply_rules
 from flowdex_executors.encoder.ulmfit.vocabulary import Vocabulary
 from flowdex_executors.encoder.words import word_spans
@@ -52,6 +52,8 @@ class FastaiTokenizer:
     def _tokenise(self, text: Text, options: TokeniseOptions) -> TokenSequence:
         if isinstance(text, tuple):
             raise InvalidInput("ULMFiT reads single texts, not pairs; send the two as documents of their own")
+        if isinstance(text, TokenIds):
+            raise InvalidInput("ULMFiT takes no token ids; send the text")
         if isinstance(text, list):
             marked = apply_rules(" ".join(text))
             return self._cut(marked, [match.span() for match in re.finditer(r"\S+", marked.text)], options)

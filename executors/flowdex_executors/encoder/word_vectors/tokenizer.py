@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from flowdex.errors import ConfigurationError, InvalidInput
-from flowdex_executors.encoder.tokenising import Span, Text, TokeniseOptions, TokenSequence
+from flowdex_executors.encoder.tokenising import Span, Text, TokenIds, TokeniseOptions, TokenSequence
 from flowdex_executors.encoder.words import word_spans
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class WordTokenizer:
     def _sequence(self, text: Text, options: TokeniseOptions) -> TokenSequence:
         if isinstance(text, tuple):
             raise InvalidInput("word vectors have no use for pairs of texts; send the two as documents of their own")
+        if isinstance(text, TokenIds):
+            raise InvalidInput("word vectors have words for tokens, and no ids; send the text or its words")
         found = self.splitter(text) if isinstance(text, str) else _given(text)
         rows = self.vectors.rows
         words = [word.lower() for word, _ in found] if self.lower_case else [word for word, _ in found]

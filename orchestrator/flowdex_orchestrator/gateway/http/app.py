@@ -16,6 +16,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.documents import new_id
+from flowdex_orchestrator.gateway.http.compat import compat_routers
+from flowdex_orchestrator.gateway.http.compat.served import Directory
 from flowdex_orchestrator.gateway.http.problems import PROBLEM_JSON, IncidentMiddleware, install_handlers
 from flowdex_orchestrator.gateway.http.routes import make_router
 
@@ -44,8 +46,10 @@ def make_app(gateway: Gateway) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.gateway = gateway
+    app.state.directory = Directory(gateway)
     app.state.max_message_bytes = settings.max_message_bytes
-    app.include_router(make_router())
+    for router in (make_router(), *compat_routers()):
+        app.include_router(router)
     page = (files(__package__) / "docs.html").read_text(encoding="utf-8")
 
     @app.get("/docs", include_in_schema=False)
@@ -103,8 +107,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         )
         for path in schema["paths"].values():
             for operation in path.values():
-                for status, response in operation["responses"].items():
-                    if int(status) >= 400 and "application/json" in response.get("content", {}):
-                        response["content"] = {PROBLEM_JSON: response["content"]["application/json"]}
+                responses = operation["responses"]
+                for status, response in list(responses.items()):
+                    content = response.get("content", {}).get("application/json", {})
+                    schema_name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+                    if schema_name == "Problem":
+                        response["content"] = {PROBLEM_JSON: content}
+                    elif schema_name == "HTTPValidationError":  # FastAPI's own shape, which no route answers with
+                        del responses[status]
         app.openapi_schema = schema
     return app.openapi_schema

@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Response
 
@@ -22,10 +22,13 @@ from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.body import LARGE
 
 if TYPE_CHECKING:
+    from flowdex_orchestrator.gateway.http.compat.served import Directory
     from flowdex_orchestrator.gateway.router import Reply
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["ERRORS", "Call"]
+__all__ = ["ERRORS", "Call", "FlowCall"]
+
+T = TypeVar("T")
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": models.Problem, "description": "The body is not JSON in UTF-8"},
@@ -51,7 +54,14 @@ class FlowCall:
 
     @property
     def gateway(self) -> Gateway:
+        """The gateway it came to."""
         return self._gateway
+
+    @property
+    def directory(self) -> Directory:
+        """The models of the flow."""
+        directory: Directory = self._request.app.state.directory
+        return directory
 
     def check_count(self, count: int, what: str) -> None:
         """Refuse more texts than allowed."""
@@ -69,20 +79,46 @@ class FlowCall:
         content: Callable[[pb.DataRequestProto], dict[str, Any]],
     ) -> Response:
         """Send documents to an endpoint of the flow, and answer with what `content` makes of the reply."""
+
+        def respond(reply: pb.DataRequestProto) -> Response:
+            body = replies.dump({**content(reply), "took_ms": self.took_ms()})
+            return Response(body, media_type="application/json")
+
+        return await self.ask(endpoint, documents, parameters, respond)
+
+    async def ask(
+        self,
+        endpoint: str,
+        documents: Callable[[], DocumentBatch],
+        parameters: Mapping[str, Any],
+        read: Callable[[pb.DataRequestProto], T],
+        *,
+        target: str | None = None,
+    ) -> T:
+        """Send documents to an endpoint of the flow.
+
+        Args:
+            endpoint: The endpoint.
+            documents: Makes the documents; in a thread where the body is large.
+            parameters: For the executors.
+            read: Makes of the reply what is returned; in a thread where the reply is large.
+            target: A regular expression; only executors whose name it matches are called.
+        """
         request_id: str = self._request.state.request_id
 
         def encode() -> bytes:
-            return wire.build_request(endpoint, documents(), parameters=parameters, request_id=request_id)
+            return wire.build_request(
+                endpoint, documents(), parameters=parameters, request_id=request_id, target_executor=target
+            )
 
         large = len(await self._request.body()) > LARGE
         data = await asyncio.to_thread(encode) if large else encode()
         reply = await self._handle(data, request_id)
 
-        def decode() -> bytes:
-            return replies.dump({**content(wire.read_reply(reply.data)), "took_ms": self.took_ms()})
+        def decode() -> T:
+            return read(wire.read_reply(reply.data))
 
-        body = await asyncio.to_thread(decode) if len(reply.data) > LARGE else decode()
-        return Response(body, media_type="application/json")
+        return await asyncio.to_thread(decode) if len(reply.data) > LARGE else decode()
 
     def took_ms(self) -> float:
         """Milliseconds since the request came in."""

@@ -1,6 +1,9 @@
 """Errors as problem documents (RFC 9457): the one place that maps errors to HTTP.
 
-FlowdexError | validation errors | 404, 405, 413, ... of the framework --> application/problem+json
+FlowdexError | validation errors | 404, 405, 413, ... of the framework --> Failure --> application/problem+json
+                                                                              or what the route's shape makes of it
+
+A route that speaks another service's contract leaves its shape in the request's state (see `shape_errors`).
 """
 
 from __future__ import annotations
@@ -8,8 +11,8 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -19,13 +22,42 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound
 
-__all__ = ["PROBLEM_JSON", "IncidentMiddleware", "install_handlers", "problem"]
+__all__ = ["PROBLEM_JSON", "Failure", "IncidentMiddleware", "Shape", "install_handlers", "problem", "shape_errors"]
 
 logger = logging.getLogger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 _REPORTED_ERRORS = 20
+_SHAPE = "error_shape"
 _TITLES = {400: "Malformed request", 405: "Method not allowed", 413: "Too large", 415: "Not JSON"}
+
+
+class Failure(NamedTuple):
+    """What went wrong with a request, before it is written down.
+
+    Attributes:
+        status: The HTTP status that our own routes answer.
+        name: The class of error, of `flowdex.errors`.
+        title: The class of error, for people.
+        detail: What is wrong here, and what to do.
+        headers: Of the response.
+        more: Further members of a problem document: `executor`, and `errors`, each with `pointer` and `detail`.
+    """
+
+    status: int
+    name: str
+    title: str
+    detail: str
+    headers: Mapping[str, str]
+    more: Mapping[str, Any]
+
+
+Shape: TypeAlias = Callable[[Failure], Response]
+
+
+def shape_errors(scope: Scope, shape: Shape) -> None:
+    """Have every error of this request written down by `shape`."""
+    scope.setdefault("state", {})[_SHAPE] = shape
 
 
 def problem(error: FlowdexError, request: Request, *, status: int | None = None, **more: Any) -> Response:
@@ -106,12 +138,19 @@ def _respond(
     headers: Mapping[str, str] | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> Response:
+    failure = Failure(status, name, title, detail, headers or {}, more or {})
+    state = request.scope.get("state", {})
+    shape: Shape | None = state.get(_SHAPE)
+    return _document(failure, state.get("request_id")) if shape is None else shape(failure)
+
+
+def _document(failure: Failure, request_id: str | None) -> Response:
+    status, name, title, detail, headers, more = failure
     body = {"type": f"urn:flowdex:error:{name}", "title": title, "status": status, "detail": detail}
-    request_id = request.scope.get("state", {}).get("request_id")
     if request_id:
         body["request_id"] = request_id
-    content = orjson.dumps({**body, **(more or {})})
-    return Response(content, status_code=status, headers=dict(headers or {}), media_type=PROBLEM_JSON)
+    content = orjson.dumps({**body, **more})
+    return Response(content, status_code=status, headers=dict(headers), media_type=PROBLEM_JSON)
 
 
 def _invalid(errors: Sequence[Any], request: Request) -> Response:
