@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
@@ -22,7 +22,7 @@ from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, status_results
-from flowdex_orchestrator.gateway.topology import Topology
+from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
@@ -76,6 +76,7 @@ class Gateway:
         self.pools: dict[str, ReplicaPool] = {}
         self.router = Router(topology, self.pools, self.settings)
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
+        self.router.answer("/bert/status", self._bert_status)
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
         self._http: HttpServer | None = None
         self._bert: BertServer | None = None
@@ -215,6 +216,10 @@ class Gateway:
         await asyncio.gather(*servers)
         await asyncio.gather(*(watch.close() for watches in self._names.values() for watch in watches))
         await asyncio.gather(*(pool.close() for pool in self.pools.values()))
+
+    async def _bert_status(self) -> dict[str, Any]:
+        """What our own BertClient asks for, as results of an endpoint."""
+        return {GATEWAY: self.bert.status()}
 
     def _changed(self, executor: str) -> None:
         for watch in self._names.get(executor, ()):

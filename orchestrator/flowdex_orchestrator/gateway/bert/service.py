@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from flowdex import wire
+from flowdex.compat.bert_texts import documents_of
 from flowdex.errors import ExecutorError, TooLarge
 from flowdex_orchestrator.flow.bert import ENCODER, STRATEGIES, Bert
 from flowdex_orchestrator.gateway.bert.frames import Text
-from flowdex_orchestrator.gateway.bert.parameters import documents_of, encode_parameters
+from flowdex_orchestrator.gateway.bert.parameters import encode_parameters
 from flowdex_orchestrator.gateway.bert.sessions import Statistic
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class BertService:
             "flowdex_version": version("flowdex"),
             "python_version": platform.python_version(),
             **_zmq_versions(),
+            "encode_parameters": self._parameters,
         }
 
     def status(self, client: bytes = b"") -> dict[str, Any]:
