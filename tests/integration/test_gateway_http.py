@@ -386,6 +386,7 @@ async def test_the_documents_of_the_api() -> None:
     assert set(document["paths"]) == {
         "/encode", "/index", "/search", "/get", "/scroll", "/count", "/documents", "/documents/{id}",
         "/rank", "/status", "/metrics", "/health/live", "/health/ready", "/admin/scale", "/admin/restart",
+        "/status/server", "/status/client",
     }  # fmt: skip
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
     for protocol in flow.gateway.protocols:
         if protocol not in _SERVED:
             yield flow.finding(("gateway", "protocol"), f"the gateway serves {', '.join(_SERVED)}, not {protocol}")
+    if "bert" in flow.gateway.protocols and find_spec("zmq") is None:
+        yield flow.finding(("gateway", "protocol"), "bert needs pyzmq: pip install 'flowdex[zeromq]'")
     if flow.gateway.uses_with:
         from flowdex_orchestrator.gateway.settings import GatewaySettings
 

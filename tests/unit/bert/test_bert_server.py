@@ -110,6 +110,16 @@ async def test_errors_are_answered_and_the_next_request_works(payload: bytes, na
         assert (await client.answer())[2] == 6
 
 
+async def test_who_does_not_listen_keeps_nobody_waiting() -> None:
+    async with running(GatewaySettings(drain=0.0, stream_window=1, max_in_flight=4)) as (context, ports, server):
+        deaf, client = Client(context, ports, b"deaf", listen=False), Client(context, ports)
+        for number in range(20):
+            await deaf.ask(b'["abc"]', number)
+        await client.ask(b'["abc"]', 99)
+        assert (await client.answer(3))[2] == 99
+        assert len(server._work) <= 5
+
+
 async def test_nobody_stops_it_from_the_network() -> None:
     async with running() as (context, ports, _):
         client = Client(context, ports)
@@ -170,9 +180,7 @@ async def _on(port: int) -> AsyncIterator[None]:
 @given(st.lists(st.lists(st.binary(max_size=30), min_size=1, max_size=6), min_size=20, max_size=60))
 def test_no_frames_crash_it_or_hang_it(messages: list[list[bytes]]) -> None:
     async def run() -> None:
-        limits = GatewaySettings(
-            drain=0.0, stream_window=1000
-        )  # identities that nobody listens to wait for some seconds
+        limits = GatewaySettings(drain=0.0, stream_window=2)  # who does not listen takes no turn
         async with running(limits) as (context, ports, _):
             client = Client(context, ports)
             for message in messages:

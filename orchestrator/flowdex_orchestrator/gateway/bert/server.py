@@ -135,20 +135,31 @@ class BertServer:
             self._slots.release()
             logger.warning("dropped %d frames on the port of bert-as-service: no identity or request id", len(frames))
             return
-        task = asyncio.create_task(self._handle(address, frames))
+        listens = self._is_subscribed(address.identity)
+        task = asyncio.create_task(self._handle(address, frames) if listens else self._welcome(address, frames))
         self._work[task] = address.identity
         task.add_done_callback(self._done)
+        if listens:
+            task.add_done_callback(lambda _: self._slots.release())
+            return
+        self._slots.release()  # who does not listen yet, or never does, keeps nobody waiting
+        if len(self._work) > self._settings.max_in_flight:
+            task.cancel()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._work[task]
-        self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("a reply of bert-as-service could not be sent", exc_info=error)
 
-    async def _handle(self, address: Address, frames: list[bytes]) -> None:
+    async def _welcome(self, address: Address, frames: list[bytes]) -> None:
+        """Handle a request whose sender's subscription has not arrived: it comes over another connection."""
         if not await self._listens(address.identity):
             logger.warning("dropped request %s of a client that does not listen to replies", address.request_id)
             return
+        async with self._slots:
+            await self._handle(address, frames)
+
+    async def _handle(self, address: Address, frames: list[bytes]) -> None:
         reply = await self._reply(address, frames)
         if reply is not None and await self._listens(address.identity):
             await self._publisher.send_multipart(reply, copy=False)
