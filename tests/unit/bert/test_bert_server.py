@@ -113,6 +113,8 @@ async def test_errors_are_answered_and_the_next_request_works(payload: bytes, na
 async def test_who_does_not_listen_keeps_nobody_waiting() -> None:
     async with running(GatewaySettings(drain=0.0, stream_window=1, max_in_flight=4)) as (context, ports, server):
         deaf, client = Client(context, ports, b"deaf", listen=False), Client(context, ports)
+        await client.ask(b'["abc"]', 98)
+        assert (await client.answer())[2] == 98
         for number in range(20):
             await deaf.ask(b'["abc"]', number)
         await client.ask(b'["abc"]', 99)
