@@ -119,7 +119,8 @@ async def test_who_does_not_listen_keeps_nobody_waiting() -> None:
             await deaf.ask(b'["abc"]', number)
         await client.ask(b'["abc"]', 99)
         assert (await client.answer(3))[2] == 99
-        assert len(server._work) <= 5
+        await asyncio.sleep(0.3)
+        assert len(server._work) <= 4
 
 
 async def test_nobody_stops_it_from_the_network() -> None:

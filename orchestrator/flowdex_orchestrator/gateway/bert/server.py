@@ -62,7 +62,7 @@ class BertServer:
         self._receiver: zmq.asyncio.Socket
         self._publisher: zmq.asyncio.Socket
         self._loops: list[asyncio.Task[None]] = []
-        self._slots = asyncio.Semaphore(settings.stream_window)
+        self._slots = asyncio.Semaphore(settings.stream_window + 1)  # one is the reader's, while it waits
         self._work: dict[asyncio.Task[None], bytes] = {}
         self._topics: set[bytes] = set()
         self._subscribed = asyncio.Event()  # set for a moment whenever someone subscribes
@@ -128,6 +128,7 @@ class BertServer:
                 self._slots.release()
                 raise
             self._take(frames)
+            await asyncio.sleep(0)  # what is there already is read without a pause, and would keep all others waiting
 
     def _take(self, frames: list[bytes]) -> None:
         address = read_address(frames)
