@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from flowdex_orchestrator.flow import FlowFileError, parse_flow
 from flowdex_orchestrator.flow.bert import STRATEGIES, Bert
 from flowdex_orchestrator.gateway.bert.parameters import encode_parameters
 from flowdex_orchestrator.gateway.bert.sessions import Statistic
+from flowdex_orchestrator.runner.plan import make_plan
+from flowdex_orchestrator.runner.state import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -125,3 +128,25 @@ def test_the_statistic_stays_small() -> None:
         statistic.add(b"%d" % number, number)
     assert statistic.values()["num_total_client"] == 2000
     assert len(statistic._requests) == len(statistic._last_seen) == 500
+
+
+def test_the_runner_gives_the_gateway_both_ports(tmp_path: Path) -> None:
+    flow = parse_flow("jtype: Flow\nwith: {protocol: [grpc, bert], port: [0, 0]}")
+    plan = make_plan(flow, tmp_path / "flow.yml", RunFolder(tmp_path / "flow.yml", tmp_path), tmp_path)
+    assert plan.gateway.launch is not None
+    command = plan.gateway.launch.command
+    ports = {command[command.index(f"--port-{name}") + 1] for name in ("grpc", "bert", "bert-out")}
+    assert len(ports) == 3
+    assert "0" not in ports
+    assert plan.endpoints["bert"].startswith("tcp://127.0.0.1:")
+
+
+def test_free_ports_are_free_for_replies_too() -> None:
+    flow = parse_flow(HEAD + "  bert: {port_out: 7000}").with_free_ports()
+    assert flow.gateway.listeners() == [("grpc", 0), ("bert", 0), ("bert-out", 0)]
+
+
+def test_export_refuses_what_cannot_work_there() -> None:
+    text = HEAD + "  name: g"
+    with pytest.raises(ConfigurationError, match="protocol: bert is for one gateway"):
+        make_deployment(parse_flow(text), text, {})
