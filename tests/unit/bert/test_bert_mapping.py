@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowdex.compat.bert_texts import documents_of, read_text
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.export.model import make_deployment
 from flowdex_orchestrator.flow import FlowFileError, parse_flow
 from flowdex_orchestrator.flow.bert import STRATEGIES, Bert
 from flowdex_orchestrator.gateway.bert.parameters import encode_parameters
