@@ -148,6 +148,10 @@ class HttpTransport:
             ],
         )
 
+    async def read(self, path: str, timeout: float | None) -> dict[str, Any]:
+        """Read a JSON object from any path."""
+        return await self._json("GET", path, None, timeout)
+
     async def ready(self, timeout: float | None) -> bool:
         """Read GET /health/ready."""
         try:

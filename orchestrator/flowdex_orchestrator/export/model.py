@@ -247,6 +247,11 @@ def _labels(names: list[str]) -> dict[str, str]:
 
 
 def _gateway_ports(flow: Flow) -> dict[str, int]:
+    if "bert" in flow.gateway.protocols:
+        raise ConfigurationError(
+            "protocol: bert is for one gateway that clients reach directly, and is not exported: its requests and "
+            "replies are two connections, which a service would lead to two pods. Take it out of `protocol` and `port`"
+        )
     ports = {
         protocol: port or _DEFAULT_PORTS[protocol]
         for protocol, port in flow.gateway.listeners()

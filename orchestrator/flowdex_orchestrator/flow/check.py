@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from flowdex_orchestrator.gpus import VISIBLE, count_gpus
 
 __all__ = ["check_flow"]
 
-_SERVED = ("grpc", "http")
+_SERVED = ("grpc", "http", "bert")
 _WITHOUT_EFFECT = {
     "polling": "flowdex runs one shard of an executor, so there is nothing to poll",
     "shards": "flowdex runs one shard of an executor; an embedded index has its own (uses_with.shards), and so has a "
@@ -100,7 +101,9 @@ def _autoscale(flow: Flow) -> Iterator[Finding]:
 def _gateway(flow: Flow) -> Iterator[Finding]:
     for protocol in flow.gateway.protocols:
         if protocol not in _SERVED:
-            yield flow.finding(("gateway", "protocol"), f"the gateway serves {' and '.join(_SERVED)}, not {protocol}")
+            yield flow.finding(("gateway", "protocol"), f"the gateway serves {', '.join(_SERVED)}, not {protocol}")
+    if "bert" in flow.gateway.protocols and find_spec("zmq") is None:
+        yield flow.finding(("gateway", "protocol"), "bert needs pyzmq: pip install 'flowdex[zeromq]'")
     if flow.gateway.uses_with:
         from flowdex_orchestrator.gateway.settings import GatewaySettings
 
@@ -117,9 +120,11 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
 
 def _named_ports(flow: Flow) -> Iterator[tuple[KeyPath, str, int]]:
     """(key, host, port) of every port that the flow will listen on and the file names."""
-    for _, port in flow.gateway.listeners():
+    own = flow.gateway.bert.port_out is not None
+    for protocol, port in flow.gateway.listeners():
         if port:
-            yield ("gateway", "port"), flow.gateway.host, port
+            place = ("gateway", "bert", "port_out") if own and protocol == "bert-out" else ("gateway", "port")
+            yield place, flow.gateway.host, port
     for index, executor in enumerate(flow.executors):
         if not executor.external:
             for port in executor.ports:

@@ -29,8 +29,14 @@ def gateway_problems(gateway: Gateway) -> list[tuple[KeyPath, str]]:
     key: KeyPath = ("gateway", "port")
     if ports and len(ports) != len(protocols):
         return [(key, f"expected one port for each of {', '.join(protocols)}, got {len(ports)}")]
-    if len({port for port in ports if port}) < len([port for port in ports if port]):
-        return [(key, "expected different ports for the protocols")]
+    named = [port for _, port in gateway.listeners() if port]
+    if len(set(named)) < len(named):
+        if gateway.bert.port_out is not None and len(set(ports)) == len(ports):
+            return [(("gateway", "bert", "port_out"), "expected a port that no protocol has")]
+        hint = "; bert takes the one after its port too (gateway.bert.port_out)" if "bert" in protocols else ""
+        return [(key, f"expected different ports for the protocols{hint}")]
+    if 65536 in named:
+        return [(key, "expected a port below 65535 for bert, which takes the next one too (gateway.bert.port_out)")]
     return []
 
 

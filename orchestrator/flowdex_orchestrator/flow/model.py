@@ -201,7 +201,8 @@ class Flow(Section):
         executors = tuple(
             executor if executor.external else executor.model_copy(update={"ports": ()}) for executor in self.executors
         )
-        gateway = self.gateway.model_copy(update={"ports": ()})
+        bert = self.gateway.bert.model_copy(update={"port_out": None})
+        gateway = self.gateway.model_copy(update={"ports": (), "bert": bert})
         return self.model_copy(update={"gateway": gateway, "executors": executors})
 
     def finding(self, path: KeyPath, message: str, severity: Literal["error", "warning"] = "error") -> Finding:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from pydantic import Field
 
 from flowdex_orchestrator.flow import jina_keys
+from flowdex_orchestrator.flow.bert import Bert
 from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes
 from flowdex_orchestrator.flow.section import Section
 from flowdex_orchestrator.flow.values import (
@@ -66,7 +67,9 @@ class Gateway(Section):
     py_modules: Strings = Field(default=(), description="Python files or modules to import first.")
     host: Text = Field(default=DEFAULT_HOST, description="Address to listen on; 0.0.0.0 opens the flow to the network.")
     ports: Ports = Field(default=(), alias="port", description="One port for each protocol, in the same order.")
-    protocols: Protocols = Field(default=("grpc",), alias="protocol", description="Protocols to serve: grpc, http.")
+    protocols: Protocols = Field(
+        default=("grpc",), alias="protocol", description="Protocols to serve: grpc, http, bert."
+    )
     env: Environment = Field(default_factory=dict, description="Environment variables of the process.")
     workspace: Text | None = Field(default=None, description="Folder for files of the gateway.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to become ready in, in ms; -1 for no limit.")
@@ -79,6 +82,7 @@ class Gateway(Section):
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    bert: Bert = Field(default_factory=Bert, description="What clients of bert-as-service get.")
     kubernetes: GatewayKubernetes = Field(
         default_factory=GatewayKubernetes, description="Its pods, service and ingress, for `flowdex export`."
     )
@@ -94,9 +98,18 @@ class Gateway(Section):
         return _seconds(self.timeout_ready)
 
     def listeners(self) -> list[tuple[str, int]]:
-        """(protocol, port) of each server, port 0 where the flow names none: any free one."""
+        """(protocol, port) of each server, port 0 where the flow names none: any free one.
+
+        `bert` has a second port, which is listed as `bert-out`.
+        """
         ports = self.ports or (0,) * len(self.protocols)
-        return list(zip(self.protocols, ports, strict=True))
+        found = list(zip(self.protocols, ports, strict=True))
+        return found + [("bert-out", self._bert_out(port)) for protocol, port in found if protocol == "bert"]
+
+    def _bert_out(self, port: int) -> int:
+        if self.bert.port_out is not None:
+            return self.bert.port_out
+        return port + 1 if port else 0
 
 
 class Executor(Section):
@@ -200,7 +213,7 @@ class FlowSettings(Section):
         default=(), alias="port", description="One port of the gateway for each protocol, in the same order."
     )
     protocols: Protocols = Field(
-        default=("grpc",), alias="protocol", description="Protocols of the gateway: grpc, http."
+        default=("grpc",), alias="protocol", description="Protocols of the gateway: grpc, http, bert."
     )
     env: Environment = Field(default_factory=dict, description="Environment variables of all processes.")
     workspace: Text | None = Field(default=None, description="Folder for files of the executors.")

@@ -42,11 +42,13 @@ __all__ = [
     "Text",
     "Texts",
     "Uses",
+    "choice",
     "expected",
+    "whole_number",
 ]
 
 T = TypeVar("T")
-PROTOCOL_NAMES = ("grpc", "http", "websocket")
+PROTOCOL_NAMES = ("grpc", "http", "websocket", "bert")
 POLLING_NAMES = ("ANY", "ALL")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
@@ -64,7 +66,8 @@ def expected(what: str, value: Any, hint: str = "") -> PydanticCustomError:
     return PydanticCustomError("expected", "{text}", {"text": f"expected {what}, got {shown}{hint}"})
 
 
-def _whole_number(value: Any, what: str, low: int, high: int | None = None) -> int:
+def whole_number(value: Any, what: str, low: int, high: int | None = None) -> int:
+    """The value as an integer from `low` to `high`, which may be written as a string."""
     number: int | None = None
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
@@ -96,7 +99,7 @@ def _flag(value: Any) -> bool:
 
 
 def _port(value: Any) -> int:
-    return _whole_number(value, "a port (0 to 65535; 0 takes any free one)", 0, 65535)
+    return whole_number(value, "a port (0 to 65535; 0 takes any free one)", 0, 65535)
 
 
 def _ports(value: Any) -> tuple[int, ...]:
@@ -105,7 +108,8 @@ def _ports(value: Any) -> tuple[int, ...]:
     return _one_or_more(value, _port)
 
 
-def _choice(value: Any, names: tuple[str, ...], what: str) -> str:
+def choice(value: Any, names: tuple[str, ...], what: str) -> str:
+    """The one of `names` that the value is, in capitals or not."""
     for name in names:
         if isinstance(value, str) and value.lower() == name.lower():
             return name
@@ -114,7 +118,7 @@ def _choice(value: Any, names: tuple[str, ...], what: str) -> str:
 
 
 def _protocols(value: Any) -> tuple[str, ...]:
-    return _one_or_more(value, lambda item: _choice(item, PROTOCOL_NAMES, "a protocol"))
+    return _one_or_more(value, lambda item: choice(item, PROTOCOL_NAMES, "a protocol"))
 
 
 def _hosts(value: Any) -> tuple[str, ...]:
@@ -150,8 +154,8 @@ def _uses(value: Any) -> str | dict[str, Any]:
 
 def _polling(value: Any) -> str | dict[str, str]:
     if isinstance(value, Mapping):
-        return {endpoint: _choice(name, POLLING_NAMES, "a polling") for endpoint, name in value.items()}
-    return _choice(value, POLLING_NAMES, "a polling, or a mapping from endpoints to pollings")
+        return {endpoint: choice(name, POLLING_NAMES, "a polling") for endpoint, name in value.items()}
+    return choice(value, POLLING_NAMES, "a polling, or a mapping from endpoints to pollings")
 
 
 def _gpus(value: Any) -> str:
@@ -204,17 +208,17 @@ Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"}
 Mapped = Annotated[dict[str, Any], PlainValidator(_mapping), WithJsonSchema({"type": "object"})]
 PositiveInteger = Annotated[
     int,
-    PlainValidator(lambda value: _whole_number(value, "a positive integer", 1)),
+    PlainValidator(lambda value: whole_number(value, "a positive integer", 1)),
     WithJsonSchema({"type": "integer", "minimum": 1}),
 ]
 Milliseconds = Annotated[
     int,
-    PlainValidator(lambda value: _whole_number(value, "milliseconds (a positive integer, or -1 for no limit)", -1)),
+    PlainValidator(lambda value: whole_number(value, "milliseconds (a positive integer, or -1 for no limit)", -1)),
     WithJsonSchema({"type": "integer", "minimum": -1}),
 ]
 Retries = Annotated[
     int,
-    PlainValidator(lambda value: _whole_number(value, "a number of retries (0 or more; -1 for the default)", -1)),
+    PlainValidator(lambda value: whole_number(value, "a number of retries (0 or more; -1 for the default)", -1)),
     WithJsonSchema({"type": "integer", "minimum": -1}),
 ]
 Ports = Annotated[tuple[int, ...], PlainValidator(_ports), WithJsonSchema(_list_of(_PORT_SCHEMA))]
@@ -258,7 +262,7 @@ Gpus = Annotated[
 ]
 LogLevel = Annotated[
     str,
-    PlainValidator(lambda value: _choice(value, LOG_LEVELS, "a log level")),
+    PlainValidator(lambda value: choice(value, LOG_LEVELS, "a log level")),
     WithJsonSchema({"enum": [*LOG_LEVELS, *(name.lower() for name in LOG_LEVELS)]}),
 ]
 Quantity = Annotated[
@@ -291,6 +295,6 @@ Share = Annotated[
 ]
 ServiceType = Annotated[
     str,
-    PlainValidator(lambda value: _choice(value, SERVICE_TYPES, "a type of service")),
+    PlainValidator(lambda value: choice(value, SERVICE_TYPES, "a type of service")),
     WithJsonSchema({"enum": list(SERVICE_TYPES)}),
 ]

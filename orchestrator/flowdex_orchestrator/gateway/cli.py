@@ -37,6 +37,16 @@ logger = logging.getLogger(__name__)
 @click.option("--host", help="Address to listen on. [default: the flow file's, 127.0.0.1]")
 @click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")
 @click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
+@click.option(
+    "--port-bert",
+    type=click.IntRange(0, 65535),
+    help="Port for requests of bert-as-service's clients, 0 for any. [default: the flow file's]",
+)
+@click.option(
+    "--port-bert-out",
+    type=click.IntRange(0, 65535),
+    help="Port for replies to them, 0 for any. [default: the flow file's, the one after --port-bert]",
+)
 @click.option("--parent-pid", type=int, help="Stop when the process with this id is gone.")
 @click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
@@ -46,6 +56,8 @@ def gateway(
     host: str | None,
     port_grpc: int | None,
     port_http: int | None,
+    port_bert: int | None,
+    port_bert_out: int | None,
     parent_pid: int | None,
     control_port: int | None,
 ) -> None:
@@ -56,16 +68,19 @@ def gateway(
 
     flow = load_flow(flow_file or default_flow_path())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
-    ports = _ports(flow.gateway.listeners(), port_grpc, port_http)
+    ports = _ports(flow.gateway.listeners(), port_grpc, port_http, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
 
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop, parent_pid)
-        async with Gateway(targets, settings, name=flow.name) as running:
+        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert) as running:
             open_ports = await running.serve(
-                host or flow.gateway.host, grpc_port=ports.get("grpc"), http_port=ports.get("http")
+                host or flow.gateway.host,
+                grpc_port=ports.get("grpc"),
+                http_port=ports.get("http"),
+                bert_ports=(ports["bert"], ports["bert-out"]) if "bert" in ports else None,
             )
             for protocol, port in open_ports.items():
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
@@ -84,19 +99,30 @@ def gateway(
     asyncio.run(serve())
 
 
-def _ports(listeners: list[tuple[str, int]], port_grpc: int | None, port_http: int | None) -> dict[str, int]:
+def _ports(
+    listeners: list[tuple[str, int]],
+    port_grpc: int | None,
+    port_http: int | None,
+    port_bert: int | None,
+    port_bert_out: int | None,
+) -> dict[str, int]:
     """The port of each protocol: the flow file's, unless the command line says otherwise."""
     from flowdex.errors import ConfigurationError
 
     ports = dict(listeners)
-    if unknown := sorted(set(ports) - {"grpc", "http"}):
+    if unknown := sorted(set(ports) - {"grpc", "http", "bert", "bert-out"}):
         raise ConfigurationError(
-            f"this gateway serves grpc and http, not {', '.join(unknown)}: change `with: protocol:`"
+            f"this gateway serves grpc, http and bert, not {', '.join(unknown)}: change `with: protocol:`"
         )
     if port_grpc is not None:
         ports["grpc"] = port_grpc
     if port_http is not None:
         ports["http"] = port_http
+    if port_bert is not None:
+        ports["bert"] = port_bert
+        ports["bert-out"] = port_bert + 1 if 0 < port_bert < 65535 else 0
+    if port_bert_out is not None:
+        ports["bert-out"] = port_bert_out
     return ports
 
 

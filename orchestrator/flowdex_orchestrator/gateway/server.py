@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
@@ -22,11 +22,14 @@ from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, status_results
-from flowdex_orchestrator.gateway.topology import Topology
+from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
+    from flowdex_orchestrator.flow.bert import Bert
     from flowdex_orchestrator.gateway.admin import GatewayAdmin
+    from flowdex_orchestrator.gateway.bert.server import BertServer
+    from flowdex_orchestrator.gateway.bert.service import BertService
     from flowdex_orchestrator.gateway.http.server import HttpServer
 
 __all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
@@ -40,11 +43,13 @@ class Gateway:
         settings: Limits and habits.
         name: The flow's name, for people to read.
         resolve: How the names of `dns:///` addresses are resolved.
+        bert: What clients of bert-as-service get; its defaults where not given.
 
     Attributes:
         router: Answers requests.
         pools: The replicas of each executor; `pools[name].add(address)` and `.remove(address)` work at any time.
         targets: As given.
+        ports: The open ports, by protocol.
         runner: Address of the runner that started it, for what is asked of that; None without one.
     """
 
@@ -55,10 +60,12 @@ class Gateway:
         *,
         name: str = "flowdex",
         resolve: Resolve = resolve,
+        bert: Bert | None = None,
     ) -> None:
         self.name = name
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
+        self.ports: dict[str, int] = {}
         self.runner: str | None = None
         self.started = time.monotonic()
         self._ready = asyncio.Event()
@@ -69,8 +76,12 @@ class Gateway:
         self.pools: dict[str, ReplicaPool] = {}
         self.router = Router(topology, self.pools, self.settings)
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
+        self.router.answer("/bert/status", self._bert_status)
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
         self._http: HttpServer | None = None
+        self._bert: BertServer | None = None
+        self._bert_settings = bert
+        self._bert_service: BertService | None = None
         self._admin: GatewayAdmin | None = None
         self._names: dict[str, list[NameWatch]] = {}
         for target in targets:
@@ -102,16 +113,39 @@ class Gateway:
         """The executors without a ready replica."""
         return [name for name, pool in self.pools.items() if not pool.ready]
 
-    async def serve(self, host: str, *, grpc_port: int | None = None, http_port: int | None = None) -> dict[str, int]:
+    @property
+    def bert(self) -> BertService:
+        """What answers in bert-as-service's name, over ZeroMQ and HTTP."""
+        if self._bert_service is None:
+            from flowdex_orchestrator.flow.bert import Bert
+            from flowdex_orchestrator.gateway.bert.service import BertService
+
+            self._bert_service = BertService(self, self._bert_settings or Bert())
+        return self._bert_service
+
+    async def serve(
+        self,
+        host: str,
+        *,
+        grpc_port: int | None = None,
+        http_port: int | None = None,
+        bert_ports: tuple[int, int] | None = None,
+    ) -> dict[str, int]:
         """Open the ports (0 for any free one, None for not at all) and answer from now on.
+
+        Args:
+            host: Address to listen on.
+            grpc_port: For gRPC.
+            http_port: For HTTP.
+            bert_ports: For bert-as-service's protocol: requests, replies.
 
         Returns:
             The ports, by protocol.
 
         Raises:
-            ConfigurationError: A port cannot be had, or what HTTP needs is not installed.
+            ConfigurationError: A port cannot be had, or what a protocol needs is not installed.
         """
-        ports: dict[str, int] = {}
+        ports = self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)
         if http_port is not None:
@@ -123,6 +157,15 @@ class Gateway:
                 ) from None
             self._http = HttpServer(self)
             ports["http"] = await self._http.start(host, http_port)
+        if bert_ports is not None:
+            try:
+                from flowdex_orchestrator.gateway.bert.server import BertServer
+            except ModuleNotFoundError as error:
+                raise ConfigurationError(
+                    f"protocol: bert needs {error.name!r}, which is not installed: pip install 'flowdex[zeromq]'"
+                ) from None
+            self._bert = BertServer(self.bert, self.settings)
+            ports.update(await self._bert.start(host, *bert_ports))
         return ports
 
     async def serve_admin(self, port: int, token: str) -> str:
@@ -168,9 +211,15 @@ class Gateway:
         servers = [self._grpc.stop(self.settings.drain)]
         if self._http is not None:
             servers.append(self._http.stop())
+        if self._bert is not None:
+            servers.append(self._bert.stop())
         await asyncio.gather(*servers)
         await asyncio.gather(*(watch.close() for watches in self._names.values() for watch in watches))
         await asyncio.gather(*(pool.close() for pool in self.pools.values()))
+
+    async def _bert_status(self) -> dict[str, Any]:
+        """What our own BertClient asks for, as results of an endpoint."""
+        return {GATEWAY: self.bert.status()}
 
     def _changed(self, executor: str) -> None:
         for watch in self._names.get(executor, ()):

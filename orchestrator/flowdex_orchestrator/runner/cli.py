@@ -320,8 +320,9 @@ def _show_ready(state: FlowState, began: float, *, background: bool) -> None:
     """Print how long it took, checks included, and where the flow is reached."""
     how_to_stop = "`flowdex down` stops it." if background else "Ctrl-C stops it."
     click.echo(f"{state.name} is ready after {time.time() - began:.1f} s. {how_to_stop}")
+    width = max(map(len, state.endpoints), default=0) + 1
     for name, url in state.endpoints.items():
-        click.echo(f"  {name:<5} {url}")
+        click.echo(f"  {name:<{width}} {url}")
     sys.stdout.flush()
 
 

@@ -37,6 +37,7 @@ FLOWDEX = (sys.executable, "-m", "flowdex")
 _GATEWAY = "gateway"
 _GATEWAY_TIMEOUT = 60.0  # seconds, counted from the moment when all executors are ready
 _TO_END = 5.0  # seconds a process may take to end after its last request
+_SCHEMES = {"bert": "tcp", "bert-out": "tcp"}
 _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # a server that listens everywhere
 
 
@@ -159,7 +160,10 @@ class _Planner:
         """The gateway's plan, and protocol (or page) -> URL."""
         flow, ports, host = self.flow, self.gateway_ports, self.flow.gateway.host
         reached = _REACHED_AT.get(host, host)
-        endpoints = {protocol: f"{protocol}://{address_of(reached, port)}" for protocol, port in ports.items()}
+        endpoints = {
+            protocol: f"{_SCHEMES.get(protocol, protocol)}://{address_of(reached, port)}"
+            for protocol, port in ports.items()
+        }
         arguments = [_GATEWAY, "--host", host, "--control-port", f"{self.control_port}"]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]

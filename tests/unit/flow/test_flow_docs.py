@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flowdex_orchestrator.flow import Executor, FlowFileError, FlowSettings, Gateway, parse_flow
+from flowdex_orchestrator.flow.bert import Bert
 from flowdex_orchestrator.flow.check import check_flow
 from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes
 from flowdex_orchestrator.flow.schema import key_table
@@ -16,7 +17,9 @@ from flowdex_orchestrator.flow.schema import key_table
 PAGE = Path(__file__).resolve().parents[3] / "docs/flows.md"
 
 
-@pytest.mark.parametrize("section", [FlowSettings, Gateway, Executor, Autoscale, ExecutorKubernetes, GatewayKubernetes])
+@pytest.mark.parametrize(
+    "section", [FlowSettings, Gateway, Bert, Executor, Autoscale, ExecutorKubernetes, GatewayKubernetes]
+)
 def test_the_table_of_keys_is_up_to_date(section: Any) -> None:
     table = key_table(section)
     assert table in PAGE.read_text(encoding="utf-8"), f"the table must be:\n{table}"

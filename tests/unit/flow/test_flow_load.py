@@ -259,7 +259,8 @@ MISTAKES = {
         "flow.yml:3:3: with.port: expected a port (0 to 65535; 0 takes any free one), got 70000"
     ),
     HEAD + "with:\n  protocol: [grpc, htp]\n": (
-        "flow.yml:3:3: with.protocol: expected a protocol (grpc, http, websocket), got 'htp' (did you mean 'http'?)"
+        "flow.yml:3:3: with.protocol: expected a protocol (grpc, http, websocket, bert), got 'htp' "
+        "(did you mean 'http'?)"
     ),
     HEAD + "with:\n  protocol: [grpc, http]\n  port: 5\n": (
         "flow.yml:4:3: with.port: expected one port for each of grpc, http, got 1"

@@ -75,7 +75,9 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
-            return await handle(JsonRequest(request.scope, request.receive))
+            return await handle(
+                request if isinstance(request, JsonRequest) else JsonRequest(request.scope, request.receive)
+            )
 
         return handler
 

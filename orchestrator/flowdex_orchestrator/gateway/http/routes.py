@@ -13,6 +13,7 @@ from flowdex.errors import Unavailable
 from flowdex.fields import write_fields
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.admin import add_admin_routes
+from flowdex_orchestrator.gateway.http.bert import EncodeRoute, add_bert_routes
 from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
@@ -30,10 +31,15 @@ __all__ = ["make_router"]
 def make_router() -> APIRouter:
     """All routes of the API, but for its documentation."""
     router = APIRouter(route_class=JsonRoute)
+    encoding = APIRouter(route_class=EncodeRoute)
 
-    @router.post("/encode", tags=["flow"], response_model=models.EncodeResponse, responses=ERRORS)
+    @encoding.post("/encode", tags=["flow"], response_model=models.EncodeResponse, responses=ERRORS)
     async def encode(body: models.EncodeRequest, call: Call) -> Response:
-        """Turn texts into vectors."""
+        """Turn texts into vectors.
+
+        A body with `id` is one of bert-as-service's, `{"id", "texts", "is_tokenized"?}`; its answer is
+        `{"id", "result", "status": 200}`, and an error is `{"description", "type", "status": 400}`.
+        """
         call.check_count(len(body.texts), "texts")
         count, as_base64 = len(body.texts), body.encoding == "base64"
         return await call.post(
@@ -42,6 +48,8 @@ def make_router() -> APIRouter:
             {**body.parameters, **body.model_dump(include=models.ENCODE_CHOICES, exclude_none=True)},
             lambda reply: encode_content(reply, count, as_base64),
         )
+
+    router.include_router(encoding)
 
     @router.post("/index", tags=["flow"], response_model=models.IndexResponse, responses=ERRORS)
     async def index(body: models.IndexRequest, call: Call) -> Response:
@@ -84,6 +92,7 @@ def make_router() -> APIRouter:
     add_rank_route(router)
     add_document_routes(router)
     add_admin_routes(router)
+    add_bert_routes(router)
 
     @router.get("/status", tags=["service"], response_model=models.Status)
     async def status(call: Call) -> Response:
