@@ -106,6 +106,8 @@ class Document(Passage):
     token_spans: Optional[NdArray] = None
     token_vectors: Optional[NdArray] = None
     attention: Optional[NdArray] = None
+    pair_start: Optional[int] = None
+    """Which of its tokens is the first of `text_pair`, at /attention."""
     receipt: Optional[Dict[str, Any]] = None
     sparse_indices: Optional[NdArray] = None
     sparse_values: Optional[NdArray] = None
