@@ -301,8 +301,9 @@ class TokenEncoder(Encoder):
         """Give every document the attention of its text, or of its `text` and `text_pair` read as one sequence.
 
         That is `attention`, of shape (layers, heads, tokens, tokens): in each row, how much of each token went into
-        the row's. With it come `token_texts`, `token_spans`, and for a pair `pair_start`, the position of the first
-        token of the second text. Texts stand as they are, without prompt and context.
+        the row's. With it come `token_texts`, `token_spans`, and `attention_about`: the `model`, the numbers of the
+        `layers`, and for a pair `pair_start`, the position of the first token of the second text. Texts stand as they
+        are, without prompt and context.
 
         Raises:
             InvalidInput: The model has no attention, a text is blank or absent, or a parameter is wrong.
@@ -312,8 +313,8 @@ class TokenEncoder(Encoder):
         source = self._attention
         if source.shape is None:
             raise InvalidInput(
-                f"the model {self.model!r} ({self.backend.name}) has no attention to show: only transformers have; "
-                "name an encoder such as flowdex_executors.BertEncoder or GptEncoder"
+                f"the model {self.model!r} ({self.backend.name}) has no attention to show: only transformers have, "
+                "as those of flowdex_executors.BertEncoder and GptEncoder; of several encoders, name the one to ask"
             )
         layers = chosen_layers(wanted.layers, source.shape[0])
         targets = find_targets(docs.batch, keep=False)
@@ -325,8 +326,9 @@ class TokenEncoder(Encoder):
             if not len(sequence):
                 raise InvalidInput(f"{targets.name(index)} {self.no_tokens}")
             if sequence.dropped:
+                name = "the text" if len(targets) == 1 else targets.name(index)
                 raise TooLarge(
-                    f"{targets.name(index)} has more than the {self.attention_tokens} tokens whose attention is shown; "
+                    f"{name} has more than the {self.attention_tokens} tokens whose attention is shown; "
                     "shorten it, or raise attention_tokens in uses_with of the encoder, as far as the model goes"
                 )
         check_size(sequences, source.shape)
@@ -348,7 +350,8 @@ class TokenEncoder(Encoder):
         batch = targets.batch
         batch.set_column("token_texts", [self.tokenizer.tokens(sequence) for sequence in sequences])
         batch.set_column("token_spans", [_spans(sequence) for sequence in sequences])
-        batch.set_column("pair_start", [sequence.pair_start for sequence in sequences])
+        about = {"model": self.model, "layers": layers}
+        batch.set_column("attention_about", [{**about, "pair_start": sequence.pair_start} for sequence in sequences])
         weights = [each.attention for each in encoded]
         batch.set_column("attention", [None if each is None else cast(each[layers], dtype) for each in weights])
 

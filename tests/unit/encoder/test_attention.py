@@ -60,7 +60,8 @@ async def test_it_is_what_transformers_says(make_model: Any, family: str) -> Non
             assert (tokens[0], tokens[-1], len(tokens)) == ("[CLS]", "[SEP]", attention.shape[-1])
             for token, (start, end) in zip(tokens[1:-1], spans.tolist()[1:-1], strict=True):
                 assert token.removeprefix("##") in (text[start:end], "[UNK]")
-        assert found.column("pair_start") == [None] * len(TEXTS)
+        about = {"model": encoder.model, "layers": [*range(len(expected))], "pair_start": None}
+        assert found.column("attention_about") == [about] * len(TEXTS)
         assert found.column("embedding") == [None] * len(TEXTS)
         shape = {"layers": expected.shape[0], "heads": expected.shape[1]}
         assert encoder.about()["attention"] == shape
@@ -78,7 +79,8 @@ async def test_a_pair_is_one_sequence_of_two_types(make_model: Any, backend: str
         found = await attend(encoder, [PAIR[0]], [PAIR[1]])
     finally:
         encoder.close()
-    (attention,), (tokens,), (start,) = (found.column(name) for name in ("attention", "token_texts", "pair_start"))
+    (attention,), (tokens,), (about,) = (found.column(name) for name in ("attention", "token_texts", "attention_about"))
+    start = int(about["pair_start"])
     np.testing.assert_allclose(attention, reference(folder, sequence.ids, sequence.type_ids), rtol=1e-3, atol=1e-5)
     assert tokens[start - 1 : start + 1] == ["[SEP]", "the"]
     assert sequence.type_ids.index(1) == start
@@ -89,7 +91,9 @@ async def test_layers_and_number_type(make_model: Any) -> None:
     encoder = BertEncoder(str(make_model("bert")), threads=1)
     try:
         (whole,) = (await attend(encoder, TEXTS[:1])).column("attention")
-        (some,) = (await attend(encoder, TEXTS[:1], layers=[-1, 0])).column("attention")
+        chosen = await attend(encoder, TEXTS[:1], layers=[-1, 0])
+        (some,) = chosen.column("attention")
+        assert chosen.column("attention_about")[0]["layers"] == [2, 0]
         (half,) = (await attend(encoder, TEXTS[:1], layers=1, dtype="float16")).column("attention")
         np.testing.assert_array_equal(some, whole[[2, 0]])
         assert (half.dtype, half.shape) == (np.float16, (1, *whole.shape[1:]))
@@ -110,7 +114,7 @@ async def test_limits_name_themselves(make_model: Any) -> None:
     try:
         with pytest.raises(TooLarge, match=r"document 1 has more than the 8 tokens .* raise attention_tokens"):
             await attend(encoder, ["hello", "the flow of neural search and"])
-        with pytest.raises(TooLarge, match="8 tokens"):
+        with pytest.raises(TooLarge, match="the text has more than the 8 tokens"):
             await attend(encoder, ["hello world"], ["the flow of search"])
         fits = await attend(encoder, ["the flow of neural search hello"])
         assert fits.column("attention")[0].shape == (3, 4, 8, 8)
@@ -205,7 +209,7 @@ async def test_word_vectors_have_none(tmp_path: Path) -> None:
     (tmp_path / "table.txt").write_text("the 1 2\ncat 3 4\n")
     encoder = WordVectorEncoder(str(tmp_path / "table.txt"))
     try:
-        with pytest.raises(InvalidInput, match=r"no attention to show.*BertEncoder"):
+        with pytest.raises(InvalidInput, match=r"no attention to show.*BertEncoder.*name the one"):
             await attend(encoder, ["the cat"])
     finally:
         encoder.close()

@@ -189,7 +189,8 @@ async def test_attention_and_tokens(make_decoder: MakeDecoder, family: str) -> N
         pair = columns(TEXTS[:1])
         pair.batch.set_column("text_pair", TEXTS[1:2])
         seen = (await encoder.attention(docs=pair)).batch
-        (attention,), (start,) = seen.column("attention"), seen.column("pair_start")
+        (attention,), (about,) = seen.column("attention"), seen.column("attention_about")
+        start = int(about["pair_start"])
         assert start == len(reply.batch.column("token_texts")[0])
         assert attention.shape[-1] == len(seen.column("token_texts")[0]) > start
         np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)

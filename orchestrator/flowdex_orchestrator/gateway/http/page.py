@@ -3,7 +3,8 @@
 GET / --> index.html     GET /page/PATH --> the file of that name, if it is one of the page's     304 by its ETag
 
 The files are read once, at the first request for any of them: a gateway that nobody looks at pays nothing. A path is
-looked up among their names and never goes to the file system, so it cannot lead out of the folder.
+looked up among their names and never goes to the file system, so it cannot lead out of the folder. What draws attention
+is in `flowdex.attention`, whose pages of their own hold the same files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 
+from flowdex import attention
 from flowdex.errors import NotFound
 
 __all__ = ["HEADERS", "Page", "StaticFile", "make_page_router"]
@@ -83,10 +85,16 @@ class Page:
         found = {}
         for path in sorted(self._folder.rglob("*")):
             if media_type := _TYPES.get(path.suffix):
-                content = path.read_bytes()
-                etag = f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
-                found[path.relative_to(self._folder).as_posix()] = StaticFile(content, media_type, etag)
+                found[path.relative_to(self._folder).as_posix()] = _static(path, media_type)
+        for name in attention.DRAWING:
+            path = Path(attention.__file__).parent / name
+            found[f"views/attention_{name}"] = _static(path, _TYPES[path.suffix])
         return found
+
+
+def _static(path: Path, media_type: str) -> StaticFile:
+    content = path.read_bytes()
+    return StaticFile(content, media_type, f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"')
 
 
 def make_page_router(page: Page | None = None) -> APIRouter:

@@ -13,6 +13,7 @@ from flowdex.errors import Unavailable
 from flowdex.fields import write_fields
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.admin import add_admin_routes
+from flowdex_orchestrator.gateway.http.attention import add_attention_route
 from flowdex_orchestrator.gateway.http.bert import EncodeRoute, add_bert_routes
 from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call
@@ -90,6 +91,7 @@ def make_router() -> APIRouter:
         )
 
     add_rank_route(router)
+    add_attention_route(router)
     add_document_routes(router)
     add_admin_routes(router)
     add_bert_routes(router)

@@ -12,7 +12,7 @@ export class ApiError extends Error {
   }
 }
 
-async function call(method, path, body, { signal, headers = {} } = {}) {
+async function call(method, path, body, { signal, headers = {}, asText = false } = {}) {
   const options = { method, signal, headers: { accept: "application/json", ...headers } };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
@@ -41,11 +41,12 @@ async function call(method, path, body, { signal, headers = {} } = {}) {
       requestId: content?.request_id ?? response.headers.get("x-request-id") ?? "",
     });
   }
+  if (asText) return text;
   if (content === null && text) throw new ApiError(`${path} did not answer with JSON`, { status: response.status });
   return content;
 }
 
-/** `api.get(path, { signal, headers })`, `api.post(path, body, ...)`, `api.delete(path, body, ...)`: promises of JSON. */
+/** `api.get(path, { signal, headers, asText })`, `api.post(path, body, ...)`, `api.delete(path, body, ...)`: promises of JSON, or of text. */
 export const api = {
   get: (path, options) => call("GET", path, undefined, options),
   post: (path, body, options) => call("POST", path, body, options),

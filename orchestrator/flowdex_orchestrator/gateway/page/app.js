@@ -16,6 +16,7 @@ import { el, problem } from "./dom.js";
 const VIEWS = {
   search: { label: "Search", load: () => import("./views/search.js"), style: true },
   flow: { label: "Flow", load: () => import("./views/flow.js"), style: true },
+  attention: { label: "Attention", load: () => import("./views/attention.js"), style: true },
 };
 const FIRST = "search";
 

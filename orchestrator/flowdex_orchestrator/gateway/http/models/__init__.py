@@ -6,6 +6,7 @@ not a text). Limits that are settings are checked by the routes.
 
 from __future__ import annotations
 
+from flowdex_orchestrator.gateway.http.models.attention import AttentionRequest, AttentionResponse
 from flowdex_orchestrator.gateway.http.models.encoding import ENCODE_CHOICES, EncodeRequest, EncodeResponse
 from flowdex_orchestrator.gateway.http.models.indexing import (
     DeleteRequest,
@@ -35,6 +36,8 @@ from flowdex_orchestrator.gateway.http.models.state import Health, Problem, Stat
 __all__ = [
     "ENCODE_CHOICES",
     "SEARCH_CHOICES",
+    "AttentionRequest",
+    "AttentionResponse",
     "CountRequest",
     "CountResponse",
     "DeleteRequest",
