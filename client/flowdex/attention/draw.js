@@ -192,7 +192,9 @@ export function drawAttention(root, data, start = {}) {
       for (const [name, tokens] of Object.entries(texts)) {
         for (const [at, { token, number }] of tokens) {
           token.classList.toggle("attention-on", name === side && at === position);
-          token.classList.toggle("attention-pinned", state.pinned?.side === name && state.pinned.position === at);
+          const pinned = state.pinned?.side === name && state.pinned.position === at;
+          token.classList.toggle("attention-pinned", pinned);
+          token.setAttribute("aria-pressed", pinned);
           number.textContent = side !== undefined && name !== side && chosen.length ? share(at).toFixed(2) : "";
           token.classList.toggle("attention-faint", number.textContent === "0.00");
         }
@@ -209,10 +211,11 @@ export function drawAttention(root, data, start = {}) {
         said.textContent = chosen.length ? "Point at a token to see its lines alone, weak ones too; click it to keep them." : "No head is on: choose one above.";
         return;
       }
-      const most = [...others].sort((one, other) => share(other) - share(one)).slice(0, 5)
+      const most = others.filter(other => share(other) >= LEAST)
+        .sort((one, other) => share(other) - share(one)).slice(0, 5)
         .map(other => `${data.tokens[other]} ${share(other).toFixed(2)}`).join(", ");
       const of = chosen.length > 1 ? ` (mean of ${chosen.length} heads)` : ` (head ${chosen[0]})`;
-      said.textContent = `${data.tokens[position]} ${looking ? "looks at" : "is looked at by"}: ${most}${of}`;
+      said.textContent = `${data.tokens[position]} ${looking ? "looks at" : "is looked at by"}: ${most || "no token more than another"}${of}`;
     }
 
     drawTokens("left", left);
@@ -352,5 +355,6 @@ function group(label, children) {
 }
 
 function labelled(label, control) {
+  control.setAttribute("aria-label", label);  // else the name would be the label with all options
   return node("label", { class: "attention-label" }, label, control);
 }
