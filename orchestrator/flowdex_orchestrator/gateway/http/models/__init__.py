@@ -14,6 +14,7 @@ from flowdex_orchestrator.gateway.http.models.indexing import (
     IndexRequest,
     IndexResponse,
 )
+from flowdex_orchestrator.gateway.http.models.interaction import InteractionRequest, InteractionResponse
 from flowdex_orchestrator.gateway.http.models.reading import (
     CountRequest,
     CountResponse,
@@ -47,6 +48,8 @@ __all__ = [
     "Health",
     "IndexRequest",
     "IndexResponse",
+    "InteractionRequest",
+    "InteractionResponse",
     "Problem",
     "RankRequest",
     "RankResponse",
