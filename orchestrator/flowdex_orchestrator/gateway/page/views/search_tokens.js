@@ -20,7 +20,8 @@ function drawn({ model, query, text: passage, cosines }, text) {
     return [el("p", { class: "muted" }, "There are no tokens to compare.")];
   }
   const top = Math.max(0.05, ...cosines.map(row => Math.max(...row)));
-  const strength = value => `${Math.round(100 * Math.max(0, value) / top)}%`;
+  // Squared: vectors in context all have something in common, and only what stands out of that should meet the eye.
+  const strength = value => `${Math.round(100 * (Math.max(0, value) / top) ** 2)}%`;
   const bestOf = cosines.map(row => row.indexOf(Math.max(...row)));
   const anyBest = passage.texts.map((_, column) => Math.max(...cosines.map(row => row[column])));
   let chosen = null;
