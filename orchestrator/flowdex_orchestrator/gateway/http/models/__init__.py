@@ -15,6 +15,7 @@ from flowdex_orchestrator.gateway.http.models.indexing import (
     IndexRequest,
     IndexResponse,
 )
+from flowdex_orchestrator.gateway.http.models.interaction import InteractionRequest, InteractionResponse
 from flowdex_orchestrator.gateway.http.models.reading import (
     CountRequest,
     CountResponse,
@@ -50,6 +51,8 @@ __all__ = [
     "Health",
     "IndexRequest",
     "IndexResponse",
+    "InteractionRequest",
+    "InteractionResponse",
     "Problem",
     "RankRequest",
     "RankResponse",
