@@ -161,7 +161,7 @@ def test_filters(flow: RunningFlow, open_page: Pages) -> None:
     page.get_by_role("status").filter(has_text=re.compile(r"^3 hits in")).wait_for()
     expected = {"$and": [{"year": {"$gte": 1970}}, {"year": {"$nin": [2001, "text, with comma"]}}]}
     assert searches(page)[-1]["filter"] == expected
-    page.get_by_label("as JSON").check()
+    page.get_by_role("checkbox", name="as JSON").check()
     assert json.loads(page.get_by_label("Filter as JSON").input_value()) == expected
     page.get_by_label("Filter as JSON").fill("{")
     page.get_by_role("button", name="Apply").click()
