@@ -20,6 +20,7 @@ const LEAST = 0.01;  // weights below it would be invisible
 const FOG = 0.05;  // and of many lines at once, those below it hide the others
 const LEVELS = 20;  // of opacity
 const LONGEST = 24;  // characters of a token that are shown
+const NARROW = { width: 480, longest: 12 };  // where there is less room
 const FILTERS = [["all", "All"], ["aa", "A → A"], ["ab", "A → B"], ["ba", "B → A"], ["bb", "B → B"]];
 
 /**
@@ -79,6 +80,7 @@ export function drawAttention(root, data, start = {}) {
   root.replaceChildren(whole);
 
   function show(changed) {
+    if (changed.view && changed.view !== state.view) canvas.scrollTo(0, 0);
     Object.assign(state, changed);
     for (const each of views.children) each.setAttribute("aria-pressed", each.dataset.view === state.view);
     for (const square of squares) square.setAttribute("aria-pressed", state.heads.has(+square.dataset.head));
@@ -101,10 +103,11 @@ export function drawAttention(root, data, start = {}) {
   function drawHead() {
     const [left, right] = sides();
     const chosen = [...state.heads].sort((one, other) => one - other);
+    const longest = canvas.clientWidth < NARROW.width ? NARROW.longest : LONGEST;
     const family = getComputedStyle(whole).getPropertyValue("--mono") || "monospace";
     const measure = document.createElement("canvas").getContext("2d");
     measure.font = `${FONT}px ${family}`;
-    const widest = Math.max(...data.tokens.map(token => measure.measureText(shorten(token)).width));
+    const widest = Math.max(...data.tokens.map(token => measure.measureText(shorten(token, longest)).width));
     const column = Math.ceil(widest) + 2 * PAD;
     const gap = Math.min(420, Math.max(96, canvas.clientWidth - 2 * (column + NUMBER)));
     const [x1, x2] = [NUMBER + column, NUMBER + column + gap];
@@ -150,7 +153,7 @@ export function drawAttention(root, data, start = {}) {
         });
         const middle = row * ROW + ROW / 2 + FONT * 0.36;
         const text = svg("text", { x: start ? x1 - PAD : x2 + PAD, y: middle, "text-anchor": start ? "end" : "start" });
-        text.textContent = shorten(name);
+        text.textContent = shorten(name, longest);
         const number = svg("text", {
           class: "attention-number", x: start ? NUMBER - 4 : x2 + column + 4, y: middle, "text-anchor": start ? "end" : "start",
         });
@@ -234,7 +237,7 @@ export function drawAttention(root, data, start = {}) {
     table.style.setProperty("--heads", heads);
     table.append(node("span", {}), ...range(heads).map(head => node("span", { class: "attention-name" }, `${head}`)));
     for (const index of range(layers)) {
-      table.append(node("span", { class: "attention-name" }, `Layer ${data.layers[index]}`));
+      table.append(node("span", { class: "attention-name attention-layer" }, `Layer ${data.layers[index]}`));
       for (const head of range(heads)) {
         const name = `Layer ${data.layers[index]}, head ${head}`;
         const thumbnail = button("", () => {
@@ -309,9 +312,9 @@ function colour(head) {
 
 // ---- words ----
 
-function shorten(token) {
+function shorten(token, longest) {
   const characters = [...token];
-  return characters.length > LONGEST ? `${characters.slice(0, LONGEST - 1).join("")}…` : token;
+  return characters.length > longest ? `${characters.slice(0, longest - 1).join("")}…` : token;
 }
 
 /** A token with the part of the text that it stands for. */
