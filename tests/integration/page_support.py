@@ -33,7 +33,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 NARROW = 390
-WAIT = 30_000  # milliseconds for anything to show; a busy machine is slow
+WAIT = 60_000  # milliseconds for anything to show; a busy machine is slow
 
 
 def find_chromium() -> str:
