@@ -108,8 +108,11 @@ def test_why_a_hit_is_where_it_is(flow: RunningFlow, open_page: Pages) -> None:
     page = open_page(search_url(flow, rerank="late_interaction"))
     first_hit(page, "apollo")
     assert searches(page)[-1]["rerank"] == "late_interaction"
-    body = {"query": QUERY, "limit": 10, "explain": True, "rerank": "late_interaction"}
+    body = {"query": QUERY, "limit": 10, "explain": True, "rerank": {"method": "late_interaction", "timeout": 60}}
     hit = httpx.post(f"{flow.http_url}/search", json=body, timeout=60).json()["results"][0]["hits"][0]
+    if page.locator(".note").count():  # a busy machine had no time for it; the ranker knows all texts by now
+        page.reload()
+        first_hit(page, "apollo")
     shown = page.locator(".search-hit").first.locator(".search-why dd")
     stages = shown.evaluate_all("all => all.map(each => each.dataset.stage)")
     assert stages == ["dense", "sparse", "fusion", "rerank"]

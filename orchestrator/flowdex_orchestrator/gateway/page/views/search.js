@@ -107,7 +107,8 @@ export default {
             pages(result.hits.length));
           filter.know(result.hits.map(hit => hit.tags));
         } else {
-          hits.replaceChildren(await nothing(mine));
+          const explanation = await nothing(mine);
+          if (!mine.signal.aborted) hits.replaceChildren(explanation);
         }
       } catch (error) {
         if (error.name === "AbortError") return;
@@ -139,6 +140,7 @@ export default {
     async function greet(mine) {
       try {
         const { documents, passages } = await api.post("count", {}, { signal: mine.signal });
+        if (mine.signal.aborted) return;
         line.textContent = documents ? `${counted(documents, "document")}, ${counted(passages, "passage")}` : "";
         if (!documents) hits.replaceChildren(empty());
       } catch (error) {
