@@ -16,7 +16,7 @@ from urllib.parse import quote
 from flowdex.conformance.model import Absent, Check, Contract, Problem, Server, shown
 from flowdex.conformance.paths import NoSuchPlace, look_up
 from flowdex.conformance.patterns import mismatches
-from flowdex.conformance.recorded import RecordedCase, RecordedFile, Step, Unknown, fill
+from flowdex.conformance.recorded import RecordedCase, RecordedFile, Step, Unfit, fill
 from flowdex.conformance.relations import Broken, holds
 from flowdex.errors import Unauthenticated, Unavailable
 
@@ -29,6 +29,7 @@ __all__ = ["RecordedContract"]
 
 _LARGEST = 64 << 20  # bytes of an answer that are read
 _MOST = 5  # problems that are told of one step: a thousand wrong numbers are one mistake
+_SHOWN = 100  # characters of an answer
 _NOT_JSON = object()
 
 
@@ -46,8 +47,8 @@ class _Answer:
             return _NOT_JSON
 
     def __str__(self) -> str:
-        text = " ".join(self.content[:120].decode(errors="replace").split())
-        return f"{self.status} {text}".rstrip()
+        text = " ".join(self.content[:400].decode(errors="replace").split())
+        return f"{self.status} {text if len(text) <= _SHOWN else text[: _SHOWN - 4] + ' ...'}".rstrip()
 
 
 class RecordedContract(Contract):
@@ -81,6 +82,7 @@ class RecordedContract(Contract):
             headers=dict(target.headers),
             timeout=server.timeout,
             trust_env=not target.loopback,
+            verify=target.secure,  # to read the certificates takes longer than many a case
         ) as client:
             session = _Session(client, target, server)
             session.discover(self._file)
@@ -110,8 +112,8 @@ class _Session:
             return
         try:
             answer = self._send(file.probe, self._variables)
-        except Unknown as unknown:
-            raise Absent(f"the value of ${unknown} is not known: --set {unknown}=VALUE") from None
+        except Unfit as unfit:
+            raise Absent(str(unfit)) from None
         except _NoAnswer as error:
             raise Unavailable(self._target.unreachable(str(error))) from None
         if answer.status in (401, 403):
@@ -131,14 +133,15 @@ class _Session:
             try:
                 answer = self._send(step, variables)
                 problems = list(self._wrong(step, answer, variables))
-            except Unknown as unknown:
-                remedy = f"name it with --set {unknown}=VALUE"
-                problems = [Problem(str(step), f"a value for ${unknown}", f"the server tells none; {remedy}")]
+            except Unfit as unfit:
+                problems = [Problem(str(step), "a request that can be made", str(unfit))]
             except _NoAnswer as error:
                 problems = [Problem(str(step), f"an answer within {self._server.timeout:g} s", str(error))]
             if problems:
                 more = len(problems) - _MOST
-                return problems[:_MOST] + ([Problem(str(step), "", f"and {more} more")] if more > 0 else [])
+                return problems[:_MOST] + (
+                    [Problem(str(step), "all of it right", f"{more} more places that are not")] if more > 0 else []
+                )
         return []
 
     def _send(self, step: Step, variables: Mapping[str, Any]) -> _Answer:

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from flowdex.transport.target import Target
 
@@ -20,17 +20,24 @@ __all__ = [
     "Check",
     "Contract",
     "ContractResult",
+    "Outcome",
     "Problem",
     "Report",
     "Server",
+    "Skipped",
     "shown",
 ]
 
+Outcome: TypeAlias = Literal["passed", "failed", "skipped"]
 _LONGEST = 100
 
 
 class Absent(Exception):
     """A server does not offer a contract; the message says how that was found out."""
+
+
+class Skipped(Exception):
+    """A case cannot be told of this server, as it is set up; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Case(Protocol):
 
 
 Check: TypeAlias = Callable[[Any], Sequence[Problem]]
-"""Runs a case of the contract against the server; no problems: it is kept."""
+"""Runs a case of the contract against the server; no problems: it is kept. May raise `Skipped`."""
 
 
 class Contract(ABC):
@@ -133,17 +140,19 @@ class CaseResult:
         rule: Where it comes from.
         problems: None where the server keeps it.
         seconds: That it took.
+        skipped: Why it was not run; None where it was.
     """
 
     name: str
     rule: str
     problems: Sequence[Problem]
     seconds: float
+    skipped: str | None = None
 
     @property
-    def passed(self) -> bool:
-        """Whether the server keeps it."""
-        return not self.problems
+    def outcome(self) -> Outcome:
+        """What came of it, in a word."""
+        return "skipped" if self.skipped is not None else "failed" if self.problems else "passed"
 
 
 @dataclass(frozen=True)
@@ -162,10 +171,9 @@ class ContractResult:
     absent: str | None
     results: Sequence[CaseResult]
 
-    @property
-    def failed(self) -> Sequence[CaseResult]:
-        """The cases that the server does not keep."""
-        return [result for result in self.results if not result.passed]
+    def of(self, outcome: Outcome) -> Sequence[CaseResult]:
+        """The cases with this outcome."""
+        return [result for result in self.results if result.outcome == outcome]
 
 
 @dataclass(frozen=True)
@@ -189,7 +197,7 @@ class Report:
         """Whether all offered contracts are kept, at least one is, and none that was asked for by name is absent."""
         offered = [each for each in self.contracts if each.absent is None]
         missing = [each for each in self.contracts if each.absent is not None and each.name in self.required]
-        return self.complete and bool(offered) and not missing and not any(each.failed for each in offered)
+        return self.complete and bool(offered) and not missing and not any(each.of("failed") for each in offered)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -206,7 +214,8 @@ class Report:
                         {
                             "name": result.name,
                             "rule": result.rule,
-                            "passed": result.passed,
+                            "outcome": result.outcome,
+                            "skipped": result.skipped,
                             "seconds": round(result.seconds, 3),
                             "problems": [vars(problem) for problem in result.problems],
                         }

@@ -19,12 +19,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from flowdex.conformance.model import Skipped, shown
 from flowdex.conformance.paths import check_path
 from flowdex.conformance.patterns import check_pattern
 from flowdex.conformance.relations import check_relation
 from flowdex.errors import ConfigurationError
 
-__all__ = ["VERSION", "RecordedCase", "RecordedFile", "Step", "Unknown", "fill", "read_file", "recorded_files"]
+__all__ = ["VERSION", "RecordedCase", "RecordedFile", "Step", "Unfit", "fill", "read_file", "recorded_files"]
 
 VERSION = 1
 _VARIABLE = re.compile(r"\$([a-z_][a-z0-9_]*)")
@@ -33,10 +34,11 @@ _STEP_KEYS = {"send", "status", "headers", "body", "keep", "relations"}
 _CASE_KEYS = {"name", "rule", "steps"}
 _SEND_KEYS = {"method", "path", "headers", "body"}
 _OMIT = object()
+_MOST = 100_000  # repetitions in a request
 
 
-class Unknown(Exception):
-    """A variable has no value; the message is its name."""
+class Unfit(Exception):
+    """A request cannot be made with the values that the variables have; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,13 @@ def fill(template: Any, variables: Mapping[str, Any]) -> Any:
     so many times; `{"$join": [TEXT, TEXT]}` is one text of several.
 
     Raises:
-        Unknown: A variable has no value, and stands where nothing can be left out.
+        Unfit: A variable has no value, and stands where nothing can be left out, or one that does not belong there.
+        Skipped: What is to be sent would be too large.
     """
     filled = _fill(template, variables)
     if filled is _OMIT:
-        raise Unknown(template.removeprefix("$"))
+        name = template.removeprefix("$")
+        raise Unfit(f"the server does not tell the value of {template}; name it with --set {name}=VALUE")
     return filled
 
 
@@ -236,9 +240,18 @@ def _fill_text(template: str, variables: Mapping[str, Any]) -> Any:
     return _OMIT if value is None else value
 
 
+def _count(arguments: list[Any]) -> int:
+    """The sum of the counts, which come from a server."""
+    if not all(type(each) is int and each >= 0 for each in arguments[1:]):
+        raise Unfit(f"the server tells {shown(arguments[1:])} in the place of a number")
+    if sum(arguments[1:]) > _MOST:
+        raise Skipped(f"it would have to send {sum(arguments[1:]):,}, more than {_MOST:,}")
+    return sum(arguments[1:])
+
+
 _MAKERS: dict[str, Callable[[list[Any]], Any]] = {
-    "$list": lambda arguments: [arguments[0]] * sum(arguments[1:]),
-    "$text": lambda arguments: str(arguments[0]) * sum(arguments[1:]),
+    "$list": lambda arguments: [arguments[0]] * _count(arguments),
+    "$text": lambda arguments: str(arguments[0]) * _count(arguments),
     "$join": "".join,
 }
 

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from flowdex.conformance.model import Report
+from flowdex.conformance.model import Outcome, Report
 from flowdex.results import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["failures", "junit", "table", "verdict"]
+_OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped")
+
+__all__ = ["failures", "junit", "skipped", "table", "verdict"]
 
 
 def table(report: Report) -> Table:
@@ -26,23 +28,33 @@ def table(report: Report) -> Table:
 
     found = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
     found.add_column("contract", no_wrap=True)
-    for title in ("cases", "passed", "failed"):
+    for title in ("cases", "passed", "failed", "skipped"):
         found.add_column(title, justify="right")
     found.add_column("")
     for each in report.contracts:
         if each.absent is not None:
             style = "red" if each.name in report.required else "dim"
-            found.add_row(Text(each.name, style), "", "", "", Text(f"absent: {each.absent}", style))
+            found.add_row(Text(each.name, style), "", "", "", "", Text(f"absent: {each.absent}", style))
             continue
-        failed = len(each.failed)
+        passed, failed, skipped = (len(each.of(outcome)) for outcome in _OUTCOMES)
         found.add_row(
             Text(each.name, "red" if failed else "green"),
             str(len(each.results)),
-            str(len(each.results) - failed),
+            str(passed),
             Text(str(failed), "red" if failed else ""),
+            Text(str(skipped), "yellow" if skipped else ""),
             Text(each.title, "dim"),
         )
     return found
+
+
+def skipped(report: Report) -> Iterator[Text]:
+    """A line for each case that could not be run, with the reason."""
+    from rich.text import Text
+
+    for contract in report.contracts:
+        for result in contract.of("skipped"):
+            yield Text(f"{contract.name}: {result.name} was skipped: {result.skipped}", "yellow")
 
 
 def failures(report: Report) -> Iterator[Text]:
@@ -50,7 +62,7 @@ def failures(report: Report) -> Iterator[Text]:
     from rich.text import Text
 
     for contract in report.contracts:
-        for result in contract.failed:
+        for result in contract.of("failed"):
             yield Text()
             yield Text.assemble((f"{contract.name}: {result.name}", "bold red"))
             yield Text(f"  rule      {result.rule}")
@@ -65,7 +77,7 @@ def verdict(report: Report) -> str:
     """The outcome in one line."""
     offered = [each for each in report.contracts if each.absent is None]
     cases = sum(len(each.results) for each in offered)
-    failed = sum(len(each.failed) for each in offered)
+    failed = sum(len(each.of("failed")) for each in offered)
     missing = [each.name for each in report.contracts if each.absent is not None and each.name in report.required]
     if not report.complete:
         return f"Interrupted after {counted(cases, 'case')}, {failed} failed."
@@ -87,9 +99,11 @@ def junit(report: Report) -> bytes:
             "testsuite",
             name=_xml(contract.name),
             tests=str(max(1, len(contract.results)) if contract.absent is not None else len(contract.results)),
-            failures=str(len(contract.failed)),
+            failures=str(len(contract.of("failed"))),
             errors=str(int(contract.absent is not None and contract.name in report.required)),
-            skipped=str(int(contract.absent is not None and contract.name not in report.required)),
+            skipped=str(
+                len(contract.of("skipped")) + int(contract.absent is not None and contract.name not in report.required)
+            ),
             time=f"{sum(result.seconds for result in contract.results):.3f}",
         )
         if contract.absent is not None:
@@ -104,6 +118,8 @@ def junit(report: Report) -> bytes:
                 name=_xml(result.name),
                 time=f"{result.seconds:.3f}",
             )
+            if result.skipped is not None:
+                ElementTree.SubElement(case, "skipped", message=_xml(result.skipped))
             if result.problems:
                 failure = ElementTree.SubElement(case, "failure", message=_xml(result.rule))
                 failure.text = _xml(

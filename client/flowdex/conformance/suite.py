@@ -12,7 +12,18 @@ from pathlib import Path
 from flowdex.conformance.bert import BertContract
 from flowdex.conformance.http import RecordedContract
 from flowdex.conformance.jina_grpc import JinaGrpcContract
-from flowdex.conformance.model import Absent, Case, CaseResult, Contract, ContractResult, Report, Server
+from flowdex.conformance.model import (
+    Absent,
+    Case,
+    CaseResult,
+    Check,
+    Contract,
+    ContractResult,
+    Problem,
+    Report,
+    Server,
+    Skipped,
+)
 from flowdex.conformance.recorded import read_file, recorded_files
 from flowdex.errors import ConfigurationError, InvalidInput
 
@@ -71,11 +82,20 @@ def run(
                 with contract.session(server) as check:
                     for case in contract.cases:
                         started(contract, case)
-                        begin = time.perf_counter()
-                        problems = check(case)
-                        results.append(CaseResult(case.name, case.rule, problems, time.perf_counter() - begin))
+                        results.append(_run(check, case))
             except Absent as absent:
                 done[-1] = ContractResult(contract.name, contract.title, str(absent), ())
     except KeyboardInterrupt:
         return Report(str(server), done, required, complete=False)
     return Report(str(server), done, required)
+
+
+def _run(check: Check, case: Case) -> CaseResult:
+    begin = time.perf_counter()
+    problems: Sequence[Problem] = ()
+    skipped = None
+    try:
+        problems = check(case)
+    except Skipped as reason:
+        skipped = str(reason)
+    return CaseResult(case.name, case.rule, problems, time.perf_counter() - begin, skipped)
