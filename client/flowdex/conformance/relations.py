@@ -8,7 +8,6 @@ Vectors count as equal where their directions and lengths are to a thousandth: s
 from __future__ import annotations
 
 import base64
-import binascii
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -52,7 +51,7 @@ def holds(name: str, arguments: Sequence[Any]) -> Broken | None:
     """Whether a relation holds; what was expected and what is, where it does not."""
     try:
         return RELATIONS[name](*arguments)
-    except (TypeError, ValueError, KeyError, binascii.Error) as error:
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
         return Broken(f"values of which {name!r} can be told", f"{shown(list(arguments))} ({error})")
 
 

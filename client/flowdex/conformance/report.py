@@ -76,18 +76,18 @@ def failures(report: Report) -> Iterator[Text]:
 def verdict(report: Report) -> str:
     """The outcome in one line."""
     offered = [each for each in report.contracts if each.absent is None]
-    cases = sum(len(each.results) for each in offered)
-    failed = sum(len(each.of("failed")) for each in offered)
+    passed, failed, skipped = (sum(len(each.of(outcome)) for each in offered) for outcome in _OUTCOMES)
     missing = [each.name for each in report.contracts if each.absent is not None and each.name in report.required]
     if not report.complete:
-        return f"Interrupted after {counted(cases, 'case')}, {failed} failed."
+        return f"Interrupted after {counted(passed + failed, 'case')}, {failed} failed."
     if missing:
         return f"{report.server} does not offer {', '.join(missing)}."
     if not offered:
         return f"{report.server} offers none of these contracts."
     if failed:
-        return f"{failed} of {counted(cases, 'case')} failed."
-    return f"{counted(cases, 'case')} of {counted(len(offered), 'contract')} passed."
+        return f"{failed} of {counted(passed + failed, 'case')} failed."
+    more = f", {skipped} skipped" if skipped else ""
+    return f"{counted(passed, 'case')} of {counted(len(offered), 'contract')} passed{more}."
 
 
 def junit(report: Report) -> bytes:
