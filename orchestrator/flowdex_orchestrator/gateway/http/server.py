@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_impl import WebSocketProtocol
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.http.app import make_app
@@ -37,7 +38,7 @@ class HttpServer:
             make_app(gateway),
             loop="none",
             lifespan="off",
-            ws="websockets",
+            ws=WebSocketProtocol,
             ws_max_size=_FRAME_LIMIT * gateway.settings.max_message_bytes,
             ws_ping_timeout=_PONG,
             ws_per_message_deflate=False,  # vectors do not shrink
@@ -109,9 +110,13 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         state, end = self.server_state, time.monotonic() + self.drain
+        # WebSockets see that the gateway is stopping: they answer what they have begun, and close.
         for connection in list(state.connections):
-            connection.shutdown()
+            if not isinstance(connection, WebSocketProtocol):
+                connection.shutdown()
         while (state.connections or state.tasks) and time.monotonic() < end:  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(0.02)
+        for connection in list(state.connections):
+            connection.shutdown()
         for task in list(state.tasks):
             task.cancel()

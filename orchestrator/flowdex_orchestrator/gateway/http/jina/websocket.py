@@ -19,6 +19,7 @@ import orjson
 from fastapi import APIRouter, WebSocket
 from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from flowdex import wire
@@ -37,7 +38,7 @@ __all__ = ["add_websocket_routes"]
 
 _BYTES, _JSON = "bytes", "json"
 _END = b"\0"  # bytes(True), as Jina's client says that there are no more requests
-_REFUSED = 1008
+_DONE, _REFUSED, _RESTART = 1000, 1008, 1012
 
 
 def add_websocket_routes(router: APIRouter) -> None:
@@ -81,7 +82,7 @@ class _Connection:
         try:
             async for reply in answer_stream(gateway.router, self._requests(), window=window):
                 await self._send(reply)
-            await self._websocket.close()
+            await self._websocket.close(_RESTART if gateway.stopping.is_set() else _DONE)
         except WebSocketDisconnect:
             pass  # nobody is left to answer: what was in flight has been cancelled
 
@@ -99,12 +100,28 @@ class _Connection:
         except WebSocketDisconnect:
             pass
 
+    async def _frames(self) -> AsyncIterator[Message]:
+        """What the client sends, until it hangs up or the gateway is stopping."""
+        stopping = asyncio.ensure_future(self._gateway.stopping.wait())
+        frame: asyncio.Future[Message] | None = None
+        try:
+            while True:
+                frame = asyncio.ensure_future(self._websocket.receive())
+                await asyncio.wait((frame, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not frame.done():
+                    return
+                message = frame.result()
+                if message["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect(message.get("code", 1000))
+                yield message
+        finally:
+            stopping.cancel()
+            if frame is not None:
+                frame.cancel()
+
     async def _requests(self) -> AsyncIterator[bytes]:
-        while True:
-            message = await self._websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                raise WebSocketDisconnect(message.get("code", 1000))
-            data, text = message.get("bytes"), message.get("text")
+        async for message in self._frames():
+            data, text = message.get("bytes"), message.get("text") or ""
             if data is not None:
                 if data == _END:
                     return
