@@ -225,6 +225,8 @@ class HttpDouble:
     # ---- bert-as-service ----
 
     def post_encode(self, body: Any) -> Any:
+        if "data" in body:
+            return self.post_post(body)
         texts = body.get("texts")
         good = isinstance(texts, list) and texts
         if not good or not all(each.strip() if isinstance(each, str) else each for each in texts):
@@ -238,6 +240,21 @@ class HttpDouble:
 
     def get_status_client(self, body: Any) -> Any:
         return {"client_version": "1.10.0", "num_request": 1}
+
+    # ---- Jina ----
+
+    def get_dry_run(self, body: Any) -> Any:
+        return {"code": 0}
+
+    def post_post(self, body: Any) -> Any:
+        if not isinstance(body["data"], list):
+            raise Refused(422, {"detail": "no"})
+        times = {"start_time": "2026-01-01T00:00:00Z", "end_time": "2026-01-01T00:00:01Z"}
+        return {
+            "header": {"request_id": body.get("header", {}).get("request_id", "1")},
+            "routes": [{"executor": name, **times} for name in ("gateway", "words")],
+            "data": [{**each, "embedding": vector(self.ids(each["text"])).tolist()} for each in body["data"]],
+        }
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from conformance_double import vector, word_id, words
 from flowdex import wire
 from flowdex.conformance.bert import BertContract
 from flowdex.conformance.jina_grpc import JinaGrpcContract
+from flowdex.conformance.jina_websocket import JinaWebSocketContract
 from flowdex.conformance.model import Contract, Report, Server
 from flowdex.conformance.suite import run
 from flowdex.proto import flowdex_pb2 as pb
@@ -296,3 +297,65 @@ def test_a_server_that_keeps_the_rules_of_jina() -> None:
         report = run(server, [JinaGrpcContract()])
     assert report.passed, report.to_dict()
     assert {case.name for case in JinaGrpcContract().cases} == {case for case, _ in GRPC_FAULTS}
+
+
+# ---- Jina over WebSocket ----
+
+
+@contextmanager
+def serve_websocket(fault: GrpcFault) -> Iterator[Server]:
+    """A server of `bytes` and `json`, whose replies are spoiled; a fault of "end" says whether it closes."""
+    sync = pytest.importorskip("websockets.sync.server")
+
+    def answer(connection: Any) -> None:
+        path = connection.request.path
+        for frame in connection:
+            if frame in (b"\0", "{}"):
+                if fault("end", True) is not False:
+                    return
+            elif path == "/dry_run":
+                status = pb.StatusProto()
+                connection.send((fault(_DRY_RUN, status) or status).SerializeToString())
+                return
+            elif isinstance(frame, str):
+                data = [{**each, "embedding": [1.0]} for each in json.loads(frame)["data"]]
+                content = {"header": {}, "data": data}
+                fault("json", content)
+                connection.send(json.dumps(content))
+            else:
+                reply = grpc_reply(frame)
+                fault(_PROCESS, reply)
+                connection.send(reply.SerializeToString())
+
+    with sync.serve(answer, "127.0.0.1", 0, subprotocols=["bytes", "json"]) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield Server(http=Target.parse(f"http://127.0.0.1:{server.socket.getsockname()[1]}"), timeout=2)
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+WEBSOCKET_FAULTS: list[tuple[str, GrpcFault]] = [
+    ("documents", without("embedding")),
+    ("documents", on(_PROCESS, lambda reply: reply.header.ClearField("request_id"))),
+    ("the order of the documents", in_documents(lambda docs: sorted(docs, key=lambda doc: doc.data["text"].text))),
+    ("requests at once", on(_PROCESS, failing)),
+    ("requests at once", on("end", lambda closes: False)),
+    ("JSON", on("json", lambda content: content.pop("header"))),
+    ("dry run", on(_DRY_RUN, lambda reply: pb.StatusProto(code=wire.ERROR, description="no"))),
+]
+
+
+@pytest.mark.parametrize(("case", "fault"), WEBSOCKET_FAULTS, ids=[case for case, _ in WEBSOCKET_FAULTS])
+def test_a_rule_of_jinas_websocket_that_is_broken_is_found(case: str, fault: GrpcFault) -> None:
+    with serve_websocket(fault) as server:
+        assert_failed(alone(JinaWebSocketContract(), case, server), case)
+
+
+def test_a_server_that_keeps_the_rules_of_jinas_websocket() -> None:
+    with serve_websocket(lambda method, reply: None) as server:
+        report = run(server, [JinaWebSocketContract()])
+    assert report.passed, report.to_dict()
+    assert {case.name for case in JinaWebSocketContract().cases} == {case for case, _ in WEBSOCKET_FAULTS}

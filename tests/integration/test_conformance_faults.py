@@ -193,6 +193,19 @@ FAULTS: list[tuple[str, str, str, Fault]] = [
     ("bert-http", "a blank text", "/encode", status(422, 400)),
     ("bert-http", "the server's status", "/status/server", drop("statistic")),
     ("bert-http", "the client's status", "/status/client", instead({}, 404)),
+    ("jina-http", "documents", "/post", put("data", lambda it: it[:2])),
+    ("jina-http", "documents", "/post", drop("header")),
+    ("jina-http", "what documents hold", "/post", put("data", lambda it: [{**each, "id": "a"} for each in it])),
+    ("jina-http", "what documents hold", "/post", put("data", lambda it: [{**each, "text": ""} for each in it])),
+    ("jina-http", "the order of the documents", "/post", put("data", swapped)),
+    ("jina-http", "request id", "/post", put("header", {})),
+    ("jina-http", "routes", "/post", put("routes", lambda it: it[:1])),
+    ("jina-http", "the first route", "/post", put("routes", swapped)),
+    ("jina-http", "the path of an endpoint", "/encode", put("data", swapped)),
+    ("jina-http", "the path of an endpoint", "/encode", instead({}, 404)),
+    ("jina-http", "no documents", "/post", put("data", [{}])),
+    ("jina-http", "data of a wrong kind", "/post", status(500, 422)),
+    ("jina-http", "dry run", "/dry_run", put("code", 1)),
 ]
 
 

@@ -2,7 +2,7 @@
 
 DataRequestProto --process_single_data | Call (a stream)--> server --> DataRequestProto: documents, status, routes
 
-The messages are flowdex's own, which are wire-compatible: neither jina nor docarray is needed.
+The messages: jina_messages.py.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flowdex import wire
+from flowdex.conformance import jina_messages as messages
 from flowdex.conformance.coded import CodedCase, coded, unless
+from flowdex.conformance.jina_messages import NoReply
 from flowdex.conformance.model import Absent, Check, Contract, Problem, Server, shown
 from flowdex.conformance.relations import different_vectors, equal, same_vectors
 from flowdex.documents import DocumentBatch, new_id
-from flowdex.errors import FlowdexError, Unauthenticated, Unavailable
+from flowdex.errors import Unauthenticated, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.transport.target import Target
 
@@ -25,15 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["JinaGrpcContract"]
 
-_ENCODE = "/encode"
 _HEALTH = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
-_TEXTS = ["Apollo 11 landed on the Moon.", "Bread is made of flour.", "x"]
 _OPTIONS = (("grpc.max_receive_message_length", 64 << 20), ("grpc.enable_retries", 0))
-
-
-class _NoReply(Exception):
-    """No answer that can be read; the message says what came instead."""
 
 
 class _Connection:
@@ -52,16 +48,16 @@ class _Connection:
             ask: Any = self._channel.unary_unary(method)
             reply: bytes = ask(data, timeout=self._seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise _NoReply(_told(error)) from error
+            raise NoReply(_told(error)) from error
         return reply
 
     def process(self, documents: DocumentBatch, request_id: str | None = None) -> pb.DataRequestProto:
         """Send documents to /encode."""
-        return _read(self.call(wire.PROCESS_SINGLE_DATA, _request(documents, request_id or new_id())))
+        return messages.reply(self.call(wire.PROCESS_SINGLE_DATA, messages.request(documents, request_id or new_id())))
 
     def encode(self, texts: Sequence[str]) -> list[Any]:
         """The vectors of texts."""
-        return _vectors(wire.documents_of(self.process(_documents(texts))))
+        return messages.vectors(wire.documents_of(self.process(messages.documents(texts))))
 
     def stream(self, requests: Sequence[bytes], in_order: bool) -> list[pb.DataRequestProto]:
         """Send requests in one stream."""
@@ -70,9 +66,9 @@ class _Connection:
         metadata = (*self._metadata, *((("__results_in_order__", "true"),) if in_order else ()))
         call: Any = self._channel.stream_stream(wire.CALL)
         try:
-            return [_read(reply) for reply in call(iter(requests), timeout=self._seconds, metadata=metadata)]
+            return [messages.reply(reply) for reply in call(iter(requests), timeout=self._seconds, metadata=metadata)]
         except grpc.RpcError as error:
-            raise _NoReply(_told(error)) from error
+            raise NoReply(_told(error)) from error
 
 
 class JinaGrpcContract(Contract):
@@ -112,7 +108,7 @@ def _probe(connection: _Connection, target: Target) -> None:
 
     try:
         endpoints = _endpoints(connection)
-    except _NoReply as error:
+    except NoReply as error:
         code = error.__cause__.code() if isinstance(error.__cause__, grpc.RpcError) else None
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             raise Unavailable(target.unreachable(str(error))) from None
@@ -121,63 +117,20 @@ def _probe(connection: _Connection, target: Target) -> None:
                 f"{target} refuses the question for its endpoints; name a key with --api-key"
             ) from None
         raise Absent(f"the question for its endpoints: {error}") from None
-    if _ENCODE not in endpoints:
-        raise Absent(f"it has no endpoint {_ENCODE}, only {', '.join(endpoints) or 'none'}")
+    if messages.ENCODE not in endpoints:
+        raise Absent(f"it has no endpoint {messages.ENCODE}, only {', '.join(endpoints) or 'none'}")
 
 
 def _run(case: CodedCase[_Connection], connection: _Connection) -> list[Problem]:
     try:
         return list(case.check(connection))
-    except _NoReply as error:
+    except NoReply as error:
         return [Problem(case.name, "an answer that can be read", str(error))]
 
 
 def _endpoints(connection: _Connection) -> list[str]:
     reply = connection.call(wire.ENDPOINT_DISCOVERY)
-    return list(_parsed(pb.EndpointsProto, reply).endpoints)
-
-
-# ---- messages ----
-
-
-def _documents(texts: Sequence[str]) -> DocumentBatch:
-    return DocumentBatch.from_columns(ids=[f"id-{index}" for index in range(len(texts))], texts=texts)
-
-
-def _request(documents: DocumentBatch, request_id: str) -> bytes:
-    request = pb.DataRequestProto()
-    request.header.request_id = request_id
-    request.header.exec_endpoint = _ENCODE
-    request.data.docs.CopyFrom(documents.to_proto())
-    return request.SerializeToString()
-
-
-def _read(data: bytes) -> pb.DataRequestProto:
-    """A reply whose status is SUCCESS."""
-    reply: pb.DataRequestProto = _parsed(pb.DataRequestProto, data)
-    if reply.header.status.code != wire.SUCCESS:
-        raise _NoReply(f"status ERROR: {shown(reply.header.status.description)}")
-    try:
-        wire.documents_of(reply)
-    except FlowdexError as error:
-        raise _NoReply(error.message) from None
-    return reply
-
-
-def _parsed(message: Any, data: bytes) -> Any:
-    from google.protobuf.message import DecodeError
-
-    try:
-        return message.FromString(data)
-    except DecodeError:
-        raise _NoReply(f"{len(data)} bytes that are no {message.DESCRIPTOR.name}") from None
-
-
-def _vectors(batch: DocumentBatch) -> list[Any]:
-    vectors = batch.column("embedding")
-    if not vectors or any(getattr(vector, "ndim", 0) != 1 for vector in vectors):
-        raise _NoReply("documents whose `embedding` is not a vector")
-    return vectors
+    return list(messages.parsed(pb.EndpointsProto, reply).endpoints)
 
 
 def _told(error: Any) -> str:
@@ -196,7 +149,7 @@ def _discovery(server: _Connection) -> Iterator[Problem]:
 
 @coded("dry run", "JinaGatewayDryRunRPC: SUCCESS where all of the flow is ready")
 def _dry_run(server: _Connection) -> Iterator[Problem]:
-    status = _parsed(pb.StatusProto, server.call(wire.DRY_RUN))
+    status = messages.parsed(pb.StatusProto, server.call(wire.DRY_RUN))
     if status.code != wire.SUCCESS:
         yield Problem("status", "SUCCESS", shown(status.description))
 
@@ -210,22 +163,22 @@ def _health(server: _Connection) -> Iterator[Problem]:
 
 @coded("vectors", "encode: each document comes back with its embedding")
 def _encode(server: _Connection) -> Iterator[Problem]:
-    vectors = server.encode(_TEXTS)
+    vectors = server.encode(messages.TEXTS)
     sizes = sorted({len(vector) for vector in vectors})
-    if len(vectors) != len(_TEXTS) or len(sizes) != 1:
-        yield Problem("documents", f"{len(_TEXTS)} vectors of one size", f"{len(vectors)} of sizes {sizes}")
+    if len(vectors) != len(messages.TEXTS) or len(sizes) != 1:
+        yield Problem("documents", f"{len(messages.TEXTS)} vectors of one size", f"{len(vectors)} of sizes {sizes}")
 
 
 @coded("the order of the documents", "encode: results keep the order of the input", 2)
 def _order(server: _Connection) -> Iterator[Problem]:
-    first, second = server.encode(_TEXTS), server.encode(_TEXTS[::-1])
+    first, second = server.encode(messages.TEXTS), server.encode(messages.TEXTS[::-1])
     yield from unless(different_vectors(first), "the vectors")
     yield from unless(same_vectors(second, first[::-1]), "the documents the other way round")
 
 
 @coded("what documents hold", "encode: ids, texts and fields of one's own come back as they were")
 def _fields(server: _Connection) -> Iterator[Problem]:
-    sent = _documents(_TEXTS)
+    sent = messages.documents(messages.TEXTS)
     sent.set_column("price", [2.5, 0.5, 1.5])
     found = wire.documents_of(server.process(sent))
     for name in ("id", "text", "price"):
@@ -234,13 +187,13 @@ def _fields(server: _Connection) -> Iterator[Problem]:
 
 @coded("request id", "header: request_id comes back")
 def _request_id(server: _Connection) -> Iterator[Problem]:
-    reply = server.process(_documents(_TEXTS[:1]), "a-request-of-mine")
+    reply = server.process(messages.documents(messages.TEXTS[:1]), "a-request-of-mine")
     yield from unless(equal(reply.header.request_id, "a-request-of-mine"), "header.request_id")
 
 
 @coded("routes", "profile: routes[0] is the gateway, the executors follow, each with its times")
 def _routes(server: _Connection) -> Iterator[Problem]:
-    routes = list(server.process(_documents(_TEXTS[:1])).routes)
+    routes = list(server.process(messages.documents(messages.TEXTS[:1])).routes)
     yield from unless(equal([route.executor for route in routes[:1]], ["gateway"]), "routes")
     if len(routes) < 2:
         yield Problem("routes", "an executor after the gateway", shown([route.executor for route in routes]))
@@ -260,7 +213,7 @@ def _empty(server: _Connection) -> Iterator[Problem]:
 @coded("a stream", "JinaRPC/Call: a reply to each request, known by its request id", 5)
 def _stream(server: _Connection) -> Iterator[Problem]:
     names = [f"request-{index}" for index in range(5)]
-    replies = server.stream([_request(_documents([name]), name) for name in names], in_order=False)
+    replies = server.stream([messages.request(messages.documents([name]), name) for name in names], in_order=False)
     yield from unless(equal(sorted(reply.header.request_id for reply in replies), names), "request ids")
     for reply in replies:
         texts = wire.documents_of(reply).texts
@@ -272,7 +225,9 @@ def _ordered_stream(server: _Connection) -> Iterator[Problem]:
     names = [f"request-{index}" for index in range(5)]
     # The first request is the largest, so that its reply is the last where nobody takes care.
     sizes = (40, 20, 10, 2, 1)
-    requests = [_request(_documents([name] * size), name) for name, size in zip(names, sizes, strict=True)]
+    requests = [
+        messages.request(messages.documents([name] * size), name) for name, size in zip(names, sizes, strict=True)
+    ]
     replies = server.stream(requests, in_order=True)
     yield from unless(equal([reply.header.request_id for reply in replies], names), "request ids")
 

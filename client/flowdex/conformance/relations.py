@@ -134,7 +134,7 @@ def descending(scores: Any) -> Broken | None:
 
 def permutation(indices: Any, count: int) -> Broken | None:
     """Each of the whole numbers from 0 to below `count`, once."""
-    if sorted(indices) == list(range(count)):
+    if len(indices) == count and sorted(indices) == list(range(count)):
         return None
     return Broken(f"each index from 0 to {count - 1} once", shown(indices))
 

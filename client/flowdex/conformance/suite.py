@@ -12,6 +12,7 @@ from pathlib import Path
 from flowdex.conformance.bert import BertContract
 from flowdex.conformance.http import RecordedContract
 from flowdex.conformance.jina_grpc import JinaGrpcContract
+from flowdex.conformance.jina_websocket import JinaWebSocketContract
 from flowdex.conformance.model import (
     Absent,
     Case,
@@ -43,7 +44,7 @@ def contracts(files: Sequence[Path] = (), chosen: Sequence[str] = ()) -> list[Co
     """
     found: dict[str, Contract] = {}
     recorded = [*recorded_files(), *(read_file(path) for path in files)]
-    for each in (*map(RecordedContract, recorded), BertContract(), JinaGrpcContract()):
+    for each in (*map(RecordedContract, recorded), BertContract(), JinaGrpcContract(), JinaWebSocketContract()):
         if each.name in found:
             raise ConfigurationError(f"there are two contracts named {each.name!r}; a file needs a name of its own")
         found[each.name] = each
