@@ -261,7 +261,7 @@ def test_a_file_in_yaml(tmp_path: Path) -> None:
 def test_the_contracts_that_come_with_flowdex() -> None:
     suite = contracts()
     assert {file.contract for file in recorded_files()} < {each.name for each in suite}
-    assert sum(contract.requests for contract in suite) < 250, "docs/conformance.md says how many at most"
+    assert sum(contract.requests for contract in suite) < 200, "docs/conformance.md says how many at most"
     for contract in suite:
         names = [each.name for each in contract.cases]
         assert len(set(names)) == len(names)
