@@ -46,15 +46,15 @@ class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
         """Open the ports, and wait until every executor is there: stock Jina calls the flow ready after this.
 
         Raises:
-            ConfigurationError: A port cannot be had, or a protocol is neither grpc nor http.
+            ConfigurationError: A port cannot be had, or a protocol is none of grpc, http and websocket.
         """
         arguments = self.runtime_args
         ports: dict[str, int] = {}
         for protocol, port in zip(self.protocols, self.ports, strict=True):
             ports[str(getattr(protocol, "name", protocol)).lower()] = int(port)
-        if unknown := sorted(set(ports) - {"grpc", "http"}):
+        if unknown := sorted(set(ports) - {"grpc", "http", "websocket"}):
             raise ConfigurationError(
-                f"FlowdexGateway serves grpc and http, not {', '.join(unknown)}: change `protocol:`"
+                f"FlowdexGateway serves grpc, http and websocket, not {', '.join(unknown)}: change `protocol:`"
             )
         targets = targets_from_graph(
             json.loads(arguments.graph_description),
@@ -63,7 +63,12 @@ class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
             retries=arguments.retries,
         )
         self._gateway = Gateway(targets, self._settings)
-        await self._gateway.serve(self.host, grpc_port=ports.get("grpc"), http_port=ports.get("http"))
+        await self._gateway.serve(
+            self.host,
+            grpc_port=ports.get("grpc"),
+            http_port=ports.get("http"),
+            websocket_port=ports.get("websocket"),
+        )
         while not self._gateway.ready and not self.is_cancel.is_set():  # noqa: ASYNC110 - any of three kinds of events
             await asyncio.sleep(0.02)
 

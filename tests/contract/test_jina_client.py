@@ -169,3 +169,61 @@ def test_profiling_reads_the_routes(default_flow: RunningFlow) -> None:
     assert found["routes"][0] == "gateway"
     assert found["routes"][1:] == ["encoder", "indexer", "ranker"]
     assert all(found["times"])
+
+
+@pytest.mark.parametrize("protocol", ["http", "ws"])
+def test_the_other_protocols(default_flow: RunningFlow, protocol: str) -> None:
+    found = run_client(
+        default_flow,
+        f"""
+        client = Client(host="{protocol}://127.0.0.1:{default_flow.http_port}")
+        ready = client.is_flow_ready()
+        docs = DocList[TextDoc]([TextDoc(text=f"text number {{i}}") for i in range(20)])
+        done = client.post("/encode", docs, return_type=DocList[TextDoc], request_size=8, results_in_order=True)
+        L = DocList[LegacyDocument]
+        client.post("/index", L([LegacyDocument(id="jina-3", text="Bread is baked.", tags={{"kind": "food"}})]),
+                    return_type=L)
+        (reply,) = client.post("/search", L([LegacyDocument(text="what is baked")]), return_responses=True,
+                               return_type=L, parameters={{"limit": 1, "filter": {{"kind": "food"}}}})
+        match = reply.docs[0].matches[0]
+        client.post("/delete", L([LegacyDocument(id="jina-3")]), return_type=L, target_executor="indexer")
+        finished, always, errors = [], [], []
+        client.post("/encode", docs[:5], on_done=lambda r: finished.append(len(r.docs)), request_size=2,
+                    on_always=lambda r: always.append(r.status.code), return_type=DocList[TextDoc])
+        for endpoint, text in (("/encoed", "hi"), ("/encode", "  ")):
+            try:
+                client.post(endpoint, DocList[TextDoc]([TextDoc(text=text)]), return_type=DocList[TextDoc],
+                            on_error=lambda r: errors.append(r.status.description))
+            except Exception as error:  # over HTTP the client raises what it read
+                errors.append(str(error))
+
+        async def count():
+            later = Client(host="{protocol}://127.0.0.1:{default_flow.http_port}", asyncio=True)
+            return [len(part) async for part in later.post("/encode", docs, return_type=DocList[TextDoc],
+                                                           request_size=10)]
+
+        answer(ready=ready, ids=[d.id for d in done] == [d.id for d in docs], texts=done.text == docs.text,
+               dims=[len(d.embedding) for d in done], first=[float(x) for x in done[0].embedding], match=match.id,
+               tags=match.tags, chunks=[c.text for c in match.chunks], scored=match.scores["score"] > 0,
+               routes=[route.executor for route in reply.routes], finished=sorted(finished), always=always,
+               errors=errors, later=asyncio.run(count()))
+        """,
+    )
+    assert found["ready"]
+    assert found["ids"]
+    assert found["texts"]
+    assert found["dims"] == [384] * 20
+    assert found["match"] == "jina-3"
+    assert found["tags"] == {"kind": "food"}
+    assert found["chunks"] == ["Bread is baked."]
+    assert found["scored"]
+    assert found["routes"] == ["gateway", "encoder", "indexer", "ranker"]
+    assert found["finished"] == [1, 2, 2]
+    assert found["always"] == [0, 0, 0]
+    assert len(found["errors"]) == 2
+    assert "blank text" in found["errors"][1]
+    assert found["later"] == [10, 10]
+    from flowdex import Client
+
+    with Client(default_flow.grpc_url) as client:
+        assert client.encode(["text number 0"])[0] == pytest.approx(found["first"], abs=1e-6)

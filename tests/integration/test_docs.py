@@ -46,12 +46,19 @@ def commands(text: str) -> Iterator[str]:
                 yield command
 
 
-GRPC_PORT, HTTP_PORT = free_ports(2)
+GRPC_PORT, HTTP_PORT, PAGE_PORT, BERT_PORT, BERT_OUT_PORT = free_ports(5)
 
 
 def on_free_ports(text: str) -> str:
     """The same text with other ports than the defaults."""
+    text = re.sub(r"(127\.0\.0\.1:|--port )5000\b", rf"\g<1>{PAGE_PORT}", text)
     return re.sub(r"\b8080\b", str(HTTP_PORT), re.sub(r"\b51000\b", str(GRPC_PORT), text))
+
+
+def bert_on_free_ports(text: str) -> str:
+    """A flow file whose `protocol: bert` has other ports than the defaults, which a stock client would not find."""
+    ports = f", {BERT_PORT}]\ngateway:\n  bert:\n    port_out: {BERT_OUT_PORT}\n"
+    return re.sub(r", 5555\].*\ngateway:\n  bert:\n", ports, text)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for flow in (folder / "flow.yml", *folder.glob("flows/*.yml"), *folder.glob("examples/**/*.yml")):
         flow.write_text(on_free_ports(flow.read_text()))
+    bertsearch = folder / "examples" / "bertsearch" / "flow.yml"
+    bertsearch.write_text(bert_on_free_ports(bertsearch.read_text()))
     yield folder
     run("flowdex down", folder)
 

@@ -52,6 +52,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Measure flows": {
         "eval": ("flowdex.cli.evaluate:evaluate", "Measure how well a flow finds, over a test collection."),
         "compare": ("flowdex.cli.evaluate:compare", "Put two flows side by side over a test collection."),
+        "conformance": ("flowdex.cli.conformance:conformance", "Run other services' contracts against any server."),
     },
     "Run a flow on this machine": {
         "up": ("flowdex_orchestrator.runner.cli:up", "Start a flow: its gateway and every executor."),

@@ -23,6 +23,7 @@ from flowdex_orchestrator.export.roles import DEFAULTS, Role, image, role_of
 from flowdex_orchestrator.export.variables import WITHHELD, Variables, read_variables
 from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes, Storage
 from flowdex_orchestrator.flow.model import Executor, Flow
+from flowdex_orchestrator.flow.uses import config_file
 from flowdex_orchestrator.gateway.server import settings_from_flow
 
 __all__ = [
@@ -48,7 +49,6 @@ GRACE = 30.0
 _DEFAULT_PORTS = {"grpc": 51000, "http": 8080}
 _RESERVED = frozenset({GATEWAY, "qdrant", "qdrant-headless"})
 _LABEL = 63
-_CONFIG_SUFFIXES = (".yml", ".yaml", ".jaml")
 _MOST_FILES = 1_000_000  # bytes: what a ConfigMap holds
 
 
@@ -451,9 +451,10 @@ def _files(flow: Flow, text: str, remarks: list[str]) -> dict[str, str]:
         if executor.external:
             continue
         names = [name for name in executor.py_modules if name.endswith(".py")]
-        if isinstance(executor.uses, str) and executor.uses.endswith(_CONFIG_SUFFIXES):
-            names.append(executor.uses)
-            remarks.append(f"{executor.name}: what {executor.uses} names (py_modules) must be in the image")
+        config = config_file(executor.uses, flow.folder) if isinstance(executor.uses, str) else None
+        if config is not None:
+            names.append(config)
+            remarks.append(f"{executor.name}: what {config} names (py_modules) must be in the image")
         for name in (*executor.py_modules, *names):
             path = flow.folder / name
             if path.is_dir():

@@ -28,7 +28,7 @@ from flowdex_orchestrator.gpus import VISIBLE, count_gpus
 
 __all__ = ["check_flow"]
 
-_SERVED = ("grpc", "http", "bert")
+_SERVED = ("grpc", "http", "websocket", "bert")
 _WITHOUT_EFFECT = {
     "polling": "flowdex runs one shard of an executor, so there is nothing to poll",
     "shards": "flowdex runs one shard of an executor; an embedded index has its own (uses_with.shards), and so has a "

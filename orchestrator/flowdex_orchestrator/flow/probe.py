@@ -27,12 +27,12 @@ from flowdex_orchestrator.flow.hooks import CheckContext
 from flowdex_orchestrator.flow.model import Executor
 from flowdex_orchestrator.flow.signatures import JINA_ARGUMENTS, read_arguments
 from flowdex_orchestrator.flow.substitution import SubstitutionError, substitute
+from flowdex_orchestrator.flow.uses import check_local, config_file
 from flowdex_orchestrator.flow.yaml_reader import read_yaml, resolve_scalar
 from flowdex_orchestrator.worker.light_import import import_jina_for
 
 __all__ = ["Report", "inspect_executor", "main"]
 
-_CONFIG_SUFFIXES = (".yml", ".yaml", ".jaml")
 _OLD_TAG = re.compile(r"^!(\w+)", re.MULTILINE)
 
 
@@ -128,14 +128,11 @@ def _resolve(entry: Executor, flow_folder: Path) -> _Target:
     load = _worker_load()
     modules = [load.import_py_module(name, flow_folder) for name in entry.py_modules]
     arguments, requests = dict(entry.uses_with), dict(entry.uses_requests)
-    if isinstance(entry.uses, str) and not entry.uses.endswith(_CONFIG_SUFFIXES):
-        if "://" in entry.uses:
-            raise ConfigurationError(
-                f"uses: {entry.uses} names a container or a hub package, which is not run here; start it yourself and "
-                "mark the executor `external: true`, or name a Python class"
-            )
+    uses = entry.uses if isinstance(entry.uses, dict) else config_file(entry.uses, flow_folder)
+    if uses is None:
+        check_local(str(entry.uses))
         return _Target(load.find_class(entry.uses, modules), arguments, requests)
-    config, folder, source = _read_config(entry, flow_folder)
+    config, folder, source = _read_config(uses, flow_folder)
     listed = [config.get("py_modules"), (config.get("metas") or {}).get("py_modules")]
     names = [name for item in listed if item for name in ([item] if isinstance(item, str) else item)]
     modules += [load.import_py_module(str(name), folder) for name in names]
@@ -151,21 +148,21 @@ def _resolve(entry: Executor, flow_folder: Path) -> _Target:
     )
 
 
-def _read_config(entry: Executor, flow_folder: Path) -> tuple[dict[str, Any], Path, str]:
-    if isinstance(entry.uses, dict):
-        return entry.uses, flow_folder, "the inline mapping"
-    path = flow_folder / entry.uses
+def _read_config(uses: str | dict[str, Any], flow_folder: Path) -> tuple[dict[str, Any], Path, str]:
+    if isinstance(uses, dict):
+        return uses, flow_folder, "the inline mapping"
+    path = flow_folder / uses
     try:
         text = _OLD_TAG.sub(r"jtype: \1", path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigurationError(f"uses: there is no file {entry.uses} in {flow_folder}") from None
+        raise ConfigurationError(f"uses: there is no file {uses} in {flow_folder}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"uses: {entry.uses} cannot be read: {error}") from None
-    document = read_yaml(text, entry.uses, _lenient)
+        raise ConfigurationError(f"uses: {uses} cannot be read: {error}") from None
+    document = read_yaml(text, uses, _lenient)
     if document.findings or not isinstance(document.value, dict):
         reason = "; ".join(str(finding) for finding in document.findings) or "expected a mapping with `jtype`"
         raise ConfigurationError(f"uses: {reason}")
-    return document.value, path.parent, entry.uses
+    return document.value, path.parent, uses
 
 
 def _lenient(text: str) -> Any:

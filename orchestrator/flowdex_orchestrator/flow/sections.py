@@ -68,7 +68,7 @@ class Gateway(Section):
     host: Text = Field(default=DEFAULT_HOST, description="Address to listen on; 0.0.0.0 opens the flow to the network.")
     ports: Ports = Field(default=(), alias="port", description="One port for each protocol, in the same order.")
     protocols: Protocols = Field(
-        default=("grpc",), alias="protocol", description="Protocols to serve: grpc, http, bert."
+        default=("grpc",), alias="protocol", description="Protocols to serve: grpc, http, websocket, bert."
     )
     env: Environment = Field(default_factory=dict, description="Environment variables of the process.")
     workspace: Text | None = Field(default=None, description="Folder for files of the gateway.")
@@ -213,7 +213,7 @@ class FlowSettings(Section):
         default=(), alias="port", description="One port of the gateway for each protocol, in the same order."
     )
     protocols: Protocols = Field(
-        default=("grpc",), alias="protocol", description="Protocols of the gateway: grpc, http, bert."
+        default=("grpc",), alias="protocol", description="Protocols of the gateway: grpc, http, websocket, bert."
     )
     env: Environment = Field(default_factory=dict, description="Environment variables of all processes.")
     workspace: Text | None = Field(default=None, description="Folder for files of the executors.")

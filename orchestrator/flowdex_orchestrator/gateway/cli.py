@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -38,6 +39,12 @@ logger = logging.getLogger(__name__)
 @click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")
 @click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
 @click.option(
+    "--port-websocket",
+    type=click.IntRange(0, 65535),
+    help="Further port for HTTP and Jina's WebSockets, which the HTTP port serves too, 0 for any. [default: the flow "
+    "file's]",
+)
+@click.option(
     "--port-bert",
     type=click.IntRange(0, 65535),
     help="Port for requests of bert-as-service's clients, 0 for any. [default: the flow file's]",
@@ -56,6 +63,7 @@ def gateway(
     host: str | None,
     port_grpc: int | None,
     port_http: int | None,
+    port_websocket: int | None,
     port_bert: int | None,
     port_bert_out: int | None,
     parent_pid: int | None,
@@ -68,7 +76,8 @@ def gateway(
 
     flow = load_flow(flow_file or default_flow_path())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
-    ports = _ports(flow.gateway.listeners(), port_grpc, port_http, port_bert, port_bert_out)
+    named = {"grpc": port_grpc, "http": port_http, "websocket": port_websocket}
+    ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
 
@@ -80,6 +89,7 @@ def gateway(
                 host or flow.gateway.host,
                 grpc_port=ports.get("grpc"),
                 http_port=ports.get("http"),
+                websocket_port=ports.get("websocket"),
                 bert_ports=(ports["bert"], ports["bert-out"]) if "bert" in ports else None,
             )
             for protocol, port in open_ports.items():
@@ -101,8 +111,7 @@ def gateway(
 
 def _ports(
     listeners: list[tuple[str, int]],
-    port_grpc: int | None,
-    port_http: int | None,
+    named: Mapping[str, int | None],
     port_bert: int | None,
     port_bert_out: int | None,
 ) -> dict[str, int]:
@@ -110,14 +119,11 @@ def _ports(
     from flowdex.errors import ConfigurationError
 
     ports = dict(listeners)
-    if unknown := sorted(set(ports) - {"grpc", "http", "bert", "bert-out"}):
+    if unknown := sorted(set(ports) - {*named, "bert", "bert-out"}):
         raise ConfigurationError(
-            f"this gateway serves grpc, http and bert, not {', '.join(unknown)}: change `with: protocol:`"
+            f"this gateway serves {', '.join(named)} and bert, not {', '.join(unknown)}: change `with: protocol:`"
         )
-    if port_grpc is not None:
-        ports["grpc"] = port_grpc
-    if port_http is not None:
-        ports["http"] = port_http
+    ports.update({protocol: port for protocol, port in named.items() if port is not None})
     if port_bert is not None:
         ports["bert"] = port_bert
         ports["bert-out"] = port_bert + 1 if 0 < port_bert < 65535 else 0

@@ -11,13 +11,10 @@ call, and on a stream the header of that request's reply: the stream goes on.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import platform
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -25,19 +22,18 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from flowdex.errors import ConfigurationError, FlowdexError, InternalError, Unavailable
+from flowdex.errors import ConfigurationError, FlowdexError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
-from flowdex.wire import IS_ERROR_METADATA, set_error
-from flowdex_orchestrator.gateway.frame import split
+from flowdex.wire import IS_ERROR_METADATA
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import GatewaySettings
+from flowdex_orchestrator.gateway.status import flow_readiness
+from flowdex_orchestrator.gateway.streaming import answer_stream, incident
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 
 __all__ = ["GrpcServer"]
-
-logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -132,7 +128,7 @@ class GrpcServer:
         except FlowdexError as error:
             await _abort(context, error)
         except Exception:
-            await _abort(context, _incident())
+            await _abort(context, incident())
         if is_error:
             context.set_trailing_metadata(_IS_ERROR)
         return reply
@@ -145,7 +141,7 @@ class GrpcServer:
         except FlowdexError as error:
             await _abort(context, error)
         except Exception:
-            await _abort(context, _incident())
+            await _abort(context, incident())
 
     async def _call(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         deadline, metadata = _deadline(context), _forwarded(context)
@@ -156,15 +152,9 @@ class GrpcServer:
             elif key == "__prefetch__" and str(value).isdecimal() and int(value) > 0:
                 window = min(int(value), self._settings.max_in_flight)
 
-        async def answer(request: bytes) -> bytes:
-            try:
-                return (await self._router.handle(request, deadline=deadline, metadata=metadata)).data
-            except FlowdexError as error:
-                return _error_reply(request, error)
-            except Exception:
-                return _error_reply(request, _incident())
-
-        async for reply in _map_concurrently(answer, requests, window, in_order, lambda: self._router.full):
+        async for reply in answer_stream(
+            self._router, requests, window=window, in_order=in_order, deadline=deadline, metadata=metadata
+        ):
             yield reply
 
     # ---- questions about the gateway ----
@@ -178,11 +168,7 @@ class GrpcServer:
         return reply.SerializeToString()
 
     async def _dry_run(self, request: bytes, context: Context) -> bytes:
-        status = pb.DataRequestProto().header
-        missing = [name for name, pool in self._pools.items() if not pool.ready]
-        if missing:
-            set_error(status, Unavailable(f"no replica is ready of executor {', '.join(missing)}"))
-        return status.status.SerializeToString()
+        return flow_readiness(self._pools).SerializeToString()
 
     async def _status(self, request: bytes, context: Context) -> bytes:
         versions = {"flowdex": version("flowdex"), "python": platform.python_version(), "grpcio": version("grpcio")}
@@ -190,51 +176,6 @@ class GrpcServer:
 
 
 # ---- helpers ----
-
-
-async def _map_concurrently(
-    function: Callable[[bytes], Any],
-    requests: AsyncIterator[bytes],
-    window: int,
-    in_order: bool,
-    full: Callable[[], bool],
-) -> AsyncIterator[bytes]:
-    """Yield `function(request)` of each request, at most `window` of them begun and not yet taken by the caller.
-
-    While `full()`, requests wait for an earlier one of this stream rather than being refused: a stream is slowed down
-    by not being read.
-    """
-    done: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-    tasks: set[asyncio.Task[bytes]] = set()
-    space = asyncio.Event()
-
-    async def read() -> None:
-        async for request in requests:
-            while len(tasks) >= window or (tasks and full()):
-                space.clear()
-                await space.wait()
-            task = asyncio.create_task(function(request))
-            tasks.add(task)
-            if in_order:
-                done.put_nowait(task)
-            else:
-                task.add_done_callback(done.put_nowait)
-        if not in_order and tasks:
-            await asyncio.wait(tasks)
-        done.put_nowait(None)
-
-    reader = asyncio.create_task(read())
-    reader.add_done_callback(lambda task: done.put_nowait(None) if task.cancelled() or task.exception() else None)
-    try:
-        while (task := await done.get()) is not None:
-            reply = await task
-            tasks.discard(task)
-            space.set()
-            yield reply
-        await reader
-    finally:
-        for each in (reader, *tasks):
-            each.cancel()
 
 
 def _try_port(host: str, port: int) -> None:
@@ -258,18 +199,3 @@ async def _abort(context: Context, error: FlowdexError) -> NoReturn:
     if error.retry_after is not None:
         trailing = (("retry-after-ms", str(round(1000 * error.retry_after))),)
     await context.abort(error.status.grpc, error.message, trailing)
-
-
-def _incident() -> InternalError:
-    """Log the exception being handled; the caller learns that there is something in the log."""
-    logger.exception("a request failed in the gateway")
-    return InternalError("the gateway failed on this request; its log says why")
-
-
-def _error_reply(request: bytes, error: FlowdexError) -> bytes:
-    """The reply to one request of a stream: its own header, with the error in it."""
-    reply = pb.DataRequestProtoWoData()
-    with contextlib.suppress(FlowdexError):  # the request may not be readable: then that is the error
-        reply.header.CopyFrom(split(request).head().header)
-    set_error(reply.header, error)
-    return reply.SerializeToString()

@@ -22,13 +22,23 @@ from typing import Any, NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 
-from flowdex.errors import Cancelled, ExecutorError, FlowdexError, InternalError, InvalidInput, Overloaded, TooLarge
+from flowdex.errors import (
+    Cancelled,
+    ExecutorError,
+    FlowdexError,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    TooLarge,
+)
 from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
+from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
@@ -162,7 +172,14 @@ class Router:
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
-            plan = await self._plan(endpoint, head.header.target_executor, deadline)
+            try:
+                plan = await self._plan(endpoint, head.header.target_executor, deadline)
+            except NotFound:
+                if endpoint != PROFILE:
+                    raise
+                endpoint, frame = ENCODE, as_encode(frame)
+                data = frame.join()
+                plan = await self._plan(endpoint, head.header.target_executor, deadline)
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
             request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent)

@@ -50,6 +50,7 @@ class Gateway:
         pools: The replicas of each executor; `pools[name].add(address)` and `.remove(address)` work at any time.
         targets: As given.
         ports: The open ports, by protocol.
+        stopping: Set when no new requests are taken any more.
         runner: Address of the runner that started it, for what is asked of that; None without one.
     """
 
@@ -69,7 +70,7 @@ class Gateway:
         self.runner: str | None = None
         self.started = time.monotonic()
         self._ready = asyncio.Event()
-        self._stopping = False
+        self.stopping = asyncio.Event()
         topology = Topology(
             {target.name: target.needs for target in targets}, [target.name for target in targets if target.floating]
         )
@@ -78,7 +79,7 @@ class Gateway:
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self.router.answer("/bert/status", self._bert_status)
         self._grpc = GrpcServer(self.router, self.pools, self.settings)
-        self._http: HttpServer | None = None
+        self._web: list[HttpServer] = []
         self._bert: BertServer | None = None
         self._bert_settings = bert
         self._bert_service: BertService | None = None
@@ -107,7 +108,7 @@ class Gateway:
     @property
     def ready(self) -> bool:
         """Whether every executor has a replica that takes calls, and the gateway is not stopping."""
-        return self._ready.is_set() and not self._stopping
+        return self._ready.is_set() and not self.stopping.is_set()
 
     def missing(self) -> list[str]:
         """The executors without a ready replica."""
@@ -129,6 +130,7 @@ class Gateway:
         *,
         grpc_port: int | None = None,
         http_port: int | None = None,
+        websocket_port: int | None = None,
         bert_ports: tuple[int, int] | None = None,
     ) -> dict[str, int]:
         """Open the ports (0 for any free one, None for not at all) and answer from now on.
@@ -136,7 +138,8 @@ class Gateway:
         Args:
             host: Address to listen on.
             grpc_port: For gRPC.
-            http_port: For HTTP.
+            http_port: For HTTP, and the WebSockets of Jina's clients.
+            websocket_port: For the same again, on a port of its own.
             bert_ports: For bert-as-service's protocol: requests, replies.
 
         Returns:
@@ -148,15 +151,17 @@ class Gateway:
         ports = self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)
-        if http_port is not None:
+        web = {"http": http_port, "websocket": websocket_port}
+        for protocol, port in ((name, port) for name, port in web.items() if port is not None):
             try:
                 from flowdex_orchestrator.gateway.http.server import HttpServer
             except ModuleNotFoundError as error:
                 raise ConfigurationError(
                     f"HTTP needs {error.name!r}, which is not installed: pip install 'flowdex[gateway]'"
                 ) from None
-            self._http = HttpServer(self)
-            ports["http"] = await self._http.start(host, http_port)
+            server = HttpServer(self)
+            ports[protocol] = await server.start(host, port)
+            self._web.append(server)
         if bert_ports is not None:
             try:
                 from flowdex_orchestrator.gateway.bert.server import BertServer
@@ -205,12 +210,10 @@ class Gateway:
 
     async def stop(self) -> None:
         """Refuse new requests, finish those in flight (up to `settings.drain` seconds), close all connections."""
-        self._stopping = True
+        self.stopping.set()
         if self._admin is not None:
             await self._admin.server.stop()
-        servers = [self._grpc.stop(self.settings.drain)]
-        if self._http is not None:
-            servers.append(self._http.stop())
+        servers = [self._grpc.stop(self.settings.drain), *(server.stop() for server in self._web)]
         if self._bert is not None:
             servers.append(self._bert.stop())
         await asyncio.gather(*servers)

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from flowdex import wire
-from flowdex.errors import FlowdexError
+from flowdex.errors import FlowdexError, Unavailable
+from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.metrics import BOUNDS, Durations
 from flowdex_orchestrator.gateway.topology import GATEWAY
 
 if TYPE_CHECKING:
+    from flowdex_orchestrator.gateway.replicas import ReplicaPool
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["STATUS_ENDPOINT", "executor_statuses", "flow_status", "queue_times", "status_results"]
+__all__ = ["STATUS_ENDPOINT", "executor_statuses", "flow_readiness", "flow_status", "queue_times", "status_results"]
 
 STATUS_ENDPOINT = "/status"
 
@@ -100,3 +102,12 @@ async def _executor_status(gateway: Gateway, name: str) -> dict[str, Any]:
         return next(iter(wire.results_of(wire.read_reply(reply)).values()), {})
     except FlowdexError as error:
         return {"error": error.message}
+
+
+def flow_readiness(pools: Mapping[str, ReplicaPool]) -> pb.StatusProto:
+    """What a dry run answers: success, or which executors have no replica that takes requests."""
+    header = pb.HeaderProto()
+    missing = [name for name, pool in pools.items() if not pool.ready]
+    if missing:
+        wire.set_error(header, Unavailable(f"no replica is ready of executor {', '.join(missing)}"))
+    return header.status

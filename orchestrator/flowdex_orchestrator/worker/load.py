@@ -2,7 +2,7 @@
 
     uses: package.Class | Class (+ py_modules) ---> class ---+     a bare name may be one of flowdex_executors, too
                                                              +--> instance, as Jina makes it
-    uses: config.yml | {jtype: ...} ----> Jina's own loader -+
+    uses: config.yml | its folder | {jtype: ...} -> Jina's --+
 
 A class that is named by its path is imported here and not through Jina's YAML loader, which looks classes up by their
 bare name, rewrites strings inside `uses_with` and hides the cause when a module cannot be imported.
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import flowdex_executors
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.flow.uses import check_local, config_file
 from flowdex_orchestrator.worker.light_import import import_jina_for
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["find_class", "import_py_module", "load_executor"]
 
-_YAML_SUFFIXES = (".yml", ".yaml", ".jaml")
 _IDENTITY = ("BaseExecutor", "Executor")  # Jina's default: returns what it gets
 
 
@@ -64,21 +64,18 @@ def load_executor(entry: ExecutorEntry, folder: Path, *, replica: int = 0, shard
         "meter_provider": None,
         "allow_concurrent": bool((entry.model_extra or {}).get("allow_concurrent", False)),
     }
-    if isinstance(entry.uses, dict) or entry.uses.endswith(_YAML_SUFFIXES):
-        executor = _from_config(entry, folder, runtime_args)
-    else:
+    config = entry.uses if isinstance(entry.uses, dict) else config_file(entry.uses, folder)
+    if config is None:
         executor = _from_class(entry, folder, runtime_args)
+    else:
+        executor = _from_config(entry, config, folder, runtime_args)
     _resolve_postponed_annotations(executor)
     return executor
 
 
 def _from_class(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any]) -> Executor:
     uses = str(entry.uses)
-    if "://" in uses:
-        raise ConfigurationError(
-            f"uses: {uses} names a container or a hub package, which is not run here; "
-            "start it yourself and mark the executor `external: true`, or name a Python class"
-        )
+    check_local(uses)
     py_modules = [import_py_module(name, folder) for name in entry.py_modules]
     cls = find_class(uses, py_modules)
     from jina.jaml.parsers.executor.legacy import ExecutorLegacyParser
@@ -88,12 +85,13 @@ def _from_class(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any]
     return executor
 
 
-def _from_config(entry: ExecutorEntry, folder: Path, runtime_args: dict[str, Any]) -> Executor:
+def _from_config(
+    entry: ExecutorEntry, source: str | dict[str, Any], folder: Path, runtime_args: dict[str, Any]
+) -> Executor:
     from jina import Executor
 
     for name in entry.py_modules:
         import_py_module(name, folder)
-    source = entry.uses
     if isinstance(source, str):
         source = str(folder / source)
         if not Path(source).is_file():

@@ -1,6 +1,7 @@
 """Reading a request's body: no more of it than allowed, as JSON, without holding up the event loop.
 
 FastAPI reads the body through `JsonRequest`, the request class of every route, and validates what `json` returns.
+A body of Jina's is taken out of its hands first.
 """
 
 from __future__ import annotations
@@ -68,16 +69,19 @@ class JsonRequest(Request):
 
 
 class JsonRoute(APIRoute):
-    """A route that reads its body through `JsonRequest`."""
+    """A route that reads its body through `JsonRequest`, and answers Jina's bodies in Jina's shape."""
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """The usual handler, given our kind of request."""
+        from flowdex_orchestrator.gateway.http.jina.route import answer_jina, jina_body
+
         handle = super().get_route_handler()
 
         async def handler(request: Request) -> Response:
-            return await handle(
-                request if isinstance(request, JsonRequest) else JsonRequest(request.scope, request.receive)
-            )
+            read = request if isinstance(request, JsonRequest) else JsonRequest(request.scope, request.receive)
+            if read.method == "POST" and (body := await jina_body(read)) is not None:
+                return await answer_jina(read, body)
+            return await handle(read)
 
         return handler
 

@@ -94,6 +94,7 @@ class FlowCall:
         read: Callable[[pb.DataRequestProto], T],
         *,
         target: str | None = None,
+        request_id: str | None = None,
     ) -> T:
         """Send documents to an endpoint of the flow.
 
@@ -103,17 +104,18 @@ class FlowCall:
             parameters: For the executors.
             read: Makes of the reply what is returned; in a thread where the reply is large.
             target: A regular expression; only executors whose name it matches are called.
+            request_id: The name in the header of request and reply; by default that of the HTTP request.
         """
-        request_id: str = self._request.state.request_id
+        named: str = self._request.state.request_id
 
         def encode() -> bytes:
             return wire.build_request(
-                endpoint, documents(), parameters=parameters, request_id=request_id, target_executor=target
+                endpoint, documents(), parameters=parameters, request_id=request_id or named, target_executor=target
             )
 
         large = len(await self._request.body()) > LARGE
         data = await asyncio.to_thread(encode) if large else encode()
-        reply = await self._handle(data, request_id)
+        reply = await self._handle(data, named)
 
         def decode() -> T:
             return read(wire.read_reply(reply.data))

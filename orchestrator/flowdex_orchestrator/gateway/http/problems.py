@@ -22,7 +22,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound
 
-__all__ = ["PROBLEM_JSON", "Failure", "IncidentMiddleware", "Shape", "install_handlers", "problem", "shape_errors"]
+__all__ = [
+    "PROBLEM_JSON",
+    "Failure",
+    "IncidentMiddleware",
+    "Shape",
+    "install_handlers",
+    "problem",
+    "problem_document",
+    "shape_errors",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -141,10 +150,11 @@ def _respond(
     failure = Failure(status, name, title, detail, headers or {}, more or {})
     state = request.scope.get("state", {})
     shape: Shape | None = state.get(_SHAPE)
-    return _document(failure, state.get("request_id")) if shape is None else shape(failure)
+    return problem_document(failure, state.get("request_id")) if shape is None else shape(failure)
 
 
-def _document(failure: Failure, request_id: str | None) -> Response:
+def problem_document(failure: Failure, request_id: str | None) -> Response:
+    """The failure as a problem document."""
     status, name, title, detail, headers, more = failure
     body = {"type": f"urn:flowdex:error:{name}", "title": title, "status": status, "detail": detail}
     if request_id:

@@ -20,6 +20,8 @@ from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
 from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
 from flowdex_orchestrator.gateway.http.interaction import add_interaction_route
+from flowdex_orchestrator.gateway.http.jina.route import add_jina_routes
+from flowdex_orchestrator.gateway.http.jina.websocket import add_websocket_routes
 from flowdex_orchestrator.gateway.http.ranking import add_rank_route
 from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
 from flowdex_orchestrator.gateway.status import flow_status, queue_times
@@ -97,6 +99,8 @@ def make_router() -> APIRouter:
     add_document_routes(router)
     add_admin_routes(router)
     add_bert_routes(router)
+    add_jina_routes(router)
+    add_websocket_routes(router)
 
     @router.get("/status", tags=["service"], response_model=models.Status)
     async def status(call: Call) -> Response:

@@ -1,6 +1,6 @@
-"""uvicorn on the gateway's own event loop: a socket that is ours, no signal handlers, a drain that ends.
+"""uvicorn on the gateway's own event loop: sockets that are ours, no signal handlers, a drain that ends.
 
-HttpServer(gateway).start(host, port) --> uvicorn.Server.serve(sockets) as a task --> stop()
+HttpServer(gateway).start(host, port) --> uvicorn.Server.serve(sockets) as a task --> stop()     HTTP and WebSockets
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_impl import WebSocketProtocol
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.http.app import make_app
@@ -24,6 +25,9 @@ __all__ = ["HttpServer"]
 
 _KEEP_ALIVE = 75  # seconds; longer than clients keep idle connections, so that they are the ones to close them
 
+_PONG = 60.0  # seconds for a client to answer a ping: one that computes between its requests answers late
+_FRAME_LIMIT = 2  # times the message limit: up to there the error names the setting, beyond the connection is closed
+
 
 class HttpServer:
     """The HTTP front of a gateway."""
@@ -34,7 +38,10 @@ class HttpServer:
             make_app(gateway),
             loop="none",
             lifespan="off",
-            ws="none",
+            ws=WebSocketProtocol,
+            ws_max_size=_FRAME_LIMIT * gateway.settings.max_message_bytes,
+            ws_ping_timeout=_PONG,
+            ws_per_message_deflate=False,  # vectors do not shrink
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -103,9 +110,13 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             listener.close()
         state, end = self.server_state, time.monotonic() + self.drain
+        # WebSockets see that the gateway is stopping: they answer what they have begun, and close.
         for connection in list(state.connections):
-            connection.shutdown()
+            if not isinstance(connection, WebSocketProtocol):
+                connection.shutdown()
         while (state.connections or state.tasks) and time.monotonic() < end:  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(0.02)
+        for connection in list(state.connections):
+            connection.shutdown()
         for task in list(state.tasks):
             task.cancel()
