@@ -25,9 +25,9 @@ SIZE = {"width": 1120, "height": 900}
 def search(page: Page) -> None:
     """A search over the standard library's documentation, with the tokens of its first hit."""
     hit = page.locator(".search-hit").first
-    for _ in range(_TRIES):  # a busy machine has no time to rerank at first; it keeps what it has done
+    for attempt in range(_TRIES):  # a busy machine has no time to rerank at first; it keeps what it has done
         hit.wait_for()
-        if not page.locator(".note").count():
+        if attempt and not page.locator(".note").count():
             break
         page.reload()
     hit.get_by_role("button", name="Tokens").click()

@@ -50,8 +50,12 @@ async function route() {
   shown.cleanup?.();
   Object.assign(shown, { name, cleanup: null, update: null });
   for (const link of nav.children) {
-    if (link.dataset.view === name) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === name) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });  // on a narrow screen the links scroll sideways
+    } else {
+      link.removeAttribute("aria-current");
+    }
   }
   const view = VIEWS[name];
   if (!view) {
