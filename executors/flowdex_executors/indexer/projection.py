@@ -36,7 +36,8 @@ class Projection:
 
     def place(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Where vectors of shape (n, dim) are in the plane: float32 of shape (n, 2)."""
-        return ((vectors - self.mean) @ self.axes.T).astype(np.float32)
+        places: npt.NDArray[np.float32] = ((vectors - self.mean) @ self.axes.T).astype(np.float32)
+        return places
 
 
 def fit(vectors: npt.NDArray[np.float32]) -> Projection:

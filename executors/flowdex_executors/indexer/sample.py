@@ -46,10 +46,12 @@ class SampleParameters(BaseModel):
     Attributes:
         limit: Most passages.
         vectors: Whether to give their vectors too.
+        ids: Further passages to give, such as the hits of a search.
     """
 
     limit: int = Field(default=1000, ge=1, le=MAX_PASSAGES)
     vectors: bool = False
+    ids: list[str] = Field(default_factory=list, max_length=_PAGE)
 
 
 class MapParameters(BaseModel):
@@ -118,17 +120,30 @@ class Samples:
             return self._known[key]
 
     async def passages(self, collection: Collection, wanted: SampleParameters) -> DocumentBatch:
-        """Answer /sample: one document with the fields `total`, `fingerprint` and `matches`, the passages."""
+        """Answer /sample with one document.
+
+        Its fields are
+
+        - `total`, how many passages there are, and `fingerprint`, of the encoder that made their vectors;
+        - `matches`, the passages of the sample; `chunks`, the others that were asked for, those that are there.
+
+        Raises:
+            InvalidInput: An id is not that of a passage.
+        """
         sample = await self.sample(collection, wanted.limit)
-        found = await asyncio.to_thread(_documents, sample.payloads, None)
-        if wanted.vectors and found:
-            found.embeddings = sample.vectors
+        others = await _others(collection, sample, wanted.ids)
         batch = DocumentBatch.from_columns(total=[sample.total], fingerprint=[collection.fingerprint.value])
-        batch.set_nested("matches", [found])
+        for name, passages in (("matches", sample), ("chunks", others)):
+            found = await asyncio.to_thread(_documents, passages.payloads, None)
+            if wanted.vectors and found:
+                found.embeddings = passages.vectors
+            batch.set_nested(name, [found])
         return batch
 
     async def draw(self, collection: Collection, query: DocumentBatch, wanted: MapParameters) -> DocumentBatch:
-        """Answer /map: one document with the fields
+        """Answer /map with one document.
+
+        Its fields are
 
         - `total`, how many passages there are, `shown`, how many of them the map was made of, and `variance`, the
           shares of all variance along its two axes;
@@ -155,8 +170,7 @@ class Samples:
             points = await asyncio.to_thread(_documents, sample.payloads, wanted.characters)
             batch.set_nested("matches", [points])
             batch.set_column("places", [places])
-        known = set(sample.ids)
-        others = await _read_by_id(collection, [name for name in wanted.ids if name not in known])
+        others = await _others(collection, sample, wanted.ids)
         if others.payloads:
             batch.set_nested("chunks", [_documents(others.payloads, wanted.characters)])
             batch.set_column("chunk_places", [projection.place(others.vectors)])
@@ -183,13 +197,14 @@ async def _read(collection: Collection, limit: int, total: int) -> Sample:
     return await _retrieve(collection, found, total)
 
 
-async def _read_by_id(collection: Collection, names: Sequence[str]) -> Sample:
-    """Passages by their own ids, those that are there."""
-    wanted = [_split(name) for name in names]
-    if not wanted:
+async def _others(collection: Collection, sample: Sample, names: Sequence[str]) -> Sample:
+    """Passages by their own ids, those that are there and not in the sample."""
+    known = set(sample.ids)
+    wanted = {_split(name) for name in names if name not in known}
+    if not wanted or not sample.payloads:
         return Sample(0, [], np.zeros((0, 0), np.float32))
     ordinals = models.FieldCondition(key=ORDINAL, match=models.MatchAny(any=sorted({each for _, each in wanted})))
-    selection = models.Filter(must=[one_of([name for name, _ in wanted]), ordinals])
+    selection = models.Filter(must=[one_of(sorted({name for name, _ in wanted})), ordinals])
     records = await collection.records(selection, [DOCUMENT_ID, ORDINAL])
     ids = [str(record.id) for record in records if (record.payload[DOCUMENT_ID], record.payload[ORDINAL]) in wanted]
     return await _retrieve(collection, ids, len(ids))
@@ -198,9 +213,7 @@ async def _read_by_id(collection: Collection, names: Sequence[str]) -> Sample:
 async def _retrieve(collection: Collection, point_ids: list[str], total: int) -> Sample:
     """Points with their vectors, in the order of the ids; those that have gone, or have words alone, are left out."""
     records = {str(each.id): each for each in await collection.retrieve(point_ids, _FIELDS, vectors=True)}
-    there = [
-        records[name] for name in point_ids if name in records and DENSE in (getattr(records[name], "vector", None) or {})
-    ]
+    there = [records[name] for name in point_ids if name in records and DENSE in (records[name].vector or {})]
     vectors = await asyncio.to_thread(np.asarray, [record.vector[DENSE] for record in there], np.float32)
     return Sample(total, [record.payload for record in there], vectors)
 
@@ -224,7 +237,8 @@ def _as_stored(vectors: Vectors, stored: Vectors) -> Vectors:
     if not np.allclose(np.linalg.norm(stored[:100], axis=1), 1.0, atol=1e-3):
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1.0)
+    unit: Vectors = (vectors / np.where(lengths > 0, lengths, 1.0)).astype(np.float32)
+    return unit
 
 
 def _passage_id(payload: dict[str, Any]) -> str:

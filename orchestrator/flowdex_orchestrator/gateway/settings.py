@@ -27,6 +27,8 @@ IDEMPOTENT_ENDPOINTS = frozenset(
         "/get",
         "/scroll",
         "/count",
+        "/sample",
+        "/map",
         "/delete",
         "/status",
     }

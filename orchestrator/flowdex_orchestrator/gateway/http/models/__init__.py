@@ -7,6 +7,15 @@ not a text). Limits that are settings are checked by the routes.
 from __future__ import annotations
 
 from flowdex_orchestrator.gateway.http.models.encoding import ENCODE_CHOICES, EncodeRequest, EncodeResponse
+from flowdex_orchestrator.gateway.http.models.exploring import (
+    MODES,
+    CompareChoices,
+    ComparedEncoder,
+    CompareRequest,
+    CompareResponse,
+    MapRequest,
+    MapResponse,
+)
 from flowdex_orchestrator.gateway.http.models.indexing import (
     DeleteRequest,
     DeleteResponse,
@@ -34,7 +43,12 @@ from flowdex_orchestrator.gateway.http.models.state import Health, Problem, Stat
 
 __all__ = [
     "ENCODE_CHOICES",
+    "MODES",
     "SEARCH_CHOICES",
+    "CompareChoices",
+    "CompareRequest",
+    "CompareResponse",
+    "ComparedEncoder",
     "CountRequest",
     "CountResponse",
     "DeleteRequest",
@@ -47,6 +61,8 @@ __all__ = [
     "Health",
     "IndexRequest",
     "IndexResponse",
+    "MapRequest",
+    "MapResponse",
     "Problem",
     "RankRequest",
     "RankResponse",
