@@ -16,6 +16,8 @@ import { el, problem } from "./dom.js";
 const VIEWS = {
   search: { label: "Search", load: () => import("./views/search.js"), style: true },
   flow: { label: "Flow", load: () => import("./views/flow.js"), style: true },
+  map: { label: "Map", load: () => import("./views/map.js"), style: true },
+  compare: { label: "Compare", load: () => import("./views/compare.js"), style: true },
 };
 const FIRST = "search";
 
