@@ -1,8 +1,8 @@
 """The web page in a browser: Debian's Chromium without a window, through Playwright.
 
-`open_page(url)` gives a page that is watched: a request that leaves the gateway, an error on the console or an
-exception of a script fails the test when it ends. Tests that use it must be plain functions, not coroutines: Playwright's
-synchronous interface and pytest-asyncio both want the thread's event loop.
+`open_page(url)` gives a page that is watched: a request that leaves the gateway, an error on the console or
+an exception of a script fails the test when it ends. Tests that use it must be plain functions, not coroutines:
+Playwright's synchronous interface and pytest-asyncio both want the thread's event loop.
 """
 
 from __future__ import annotations

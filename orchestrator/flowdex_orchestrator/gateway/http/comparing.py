@@ -32,7 +32,7 @@ from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call, FlowCall
 from flowdex_orchestrator.gateway.http.comparison import Ranking, agreement, rank
 from flowdex_orchestrator.gateway.http.compat.served import Served, choose
-from flowdex_orchestrator.gateway.http.mapping import before_index, check_indexed
+from flowdex_orchestrator.gateway.http.mapping import before_index, check_indexed, one_document
 from flowdex_orchestrator.gateway.http.vector_cache import Key, VectorCache, key_of
 
 __all__ = ["add_compare_routes"]
@@ -42,10 +42,6 @@ _DEPTH = 100  # hits of a search: more than are shown, so that a hit of one colu
 _BATCH = 64  # texts in a request to an encoder: what it has done is kept when the caller goes away
 _PROMPTS = {"query": ("query",), "passage": ("document", "passage", "corpus")}  # as the encoders' own endpoints choose
 _FEWEST = 2
-_REMEDY = (
-    "this flow has {count}: name modes of its search too (dense, sparse, hybrid), or give the flow another encoder "
-    "that keeps to /encode, as flows/compare.yml does"
-)
 
 Role = Literal["query", "passage"]
 Vectors = npt.NDArray[np.float32]
@@ -138,8 +134,12 @@ async def _chosen(call: FlowCall, body: models.CompareRequest) -> tuple[list[Ser
         if len(encoders) < _FEWEST and not body.texts:
             encoders, modes = [], ["dense", "sparse"]
     if len({each.names[:1] for each in encoders}) + len(modes) < _FEWEST:
-        count = "one encoder" if len(known) == 1 else f"the encoders {', '.join(each.names[0] for each in known)}"
-        raise InvalidInput("a comparison takes two or more; " + _REMEDY.format(count=count))
+        names = ", ".join(each.names[0] for each in known) or "none"
+        more = "" if len(known) >= _FEWEST else "; flows/compare.yml shows how to give a flow a second encoder"
+        raise InvalidInput(
+            f"a comparison takes two or more: encoders of this flow ({names}) and modes of its search "
+            f"({', '.join(models.MODES)}){more}"
+        )
     return encoders, modes
 
 
@@ -202,7 +202,7 @@ async def _candidates(call: FlowCall, body: models.CompareRequest, best: _Column
         return _Candidates(passages, len(passages), {}, None)
 
     def read(reply: pb.DataRequestProto) -> _Candidates:
-        batch = wire.documents_of(reply)
+        batch = one_document(reply, "/sample")
         found = DocumentBatch.concatenate([*batch.nested("matches"), *batch.nested("chunks")])
         passages, vectors = _shown(found), found.embeddings
         for name, context in zip(found.ids, found.column("context", ""), strict=True):

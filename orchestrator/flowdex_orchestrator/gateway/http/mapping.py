@@ -15,7 +15,7 @@ from fastapi import APIRouter, Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import NotFound
+from flowdex.errors import ExecutorError, NotFound
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import models
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call, FlowCall
@@ -24,7 +24,7 @@ from flowdex_orchestrator.gateway.http.compat.served import target_of
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["add_map_route", "before_index", "check_indexed"]
+__all__ = ["add_map_route", "before_index", "check_indexed", "one_document"]
 
 
 def add_map_route(router: APIRouter) -> None:
@@ -65,6 +65,18 @@ def before_index(gateway: Gateway) -> str | None:
     return target_of(names) if names and indexers else None
 
 
+def one_document(reply: pb.DataRequestProto, endpoint: str) -> DocumentBatch:
+    """The document that an indexer answers with.
+
+    Raises:
+        ExecutorError: It is not one, or lacks what ours says.
+    """
+    batch = wire.documents_of(reply)
+    if len(batch) != 1 or batch.column("total")[0] is None:
+        raise ExecutorError(f"what serves {endpoint!r} in this flow does not answer as flowdex's indexer does")
+    return batch
+
+
 async def _query(call: FlowCall, text: str | None) -> DocumentBatch:
     """The query as a search has it when it comes to the index."""
     target = None if text is None else before_index(call.gateway)
@@ -75,7 +87,7 @@ async def _query(call: FlowCall, text: str | None) -> DocumentBatch:
 
 
 def _content(reply: pb.DataRequestProto) -> dict[str, Any]:
-    batch = wire.documents_of(reply)
+    batch = one_document(reply, "/map")
     points, placed = batch.nested("matches")[0], batch.nested("chunks")[0]
     (place,) = batch.column("place")
     return {

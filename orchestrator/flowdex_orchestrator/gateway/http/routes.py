@@ -19,6 +19,7 @@ from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.comparing import add_compare_routes
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
 from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
+from flowdex_orchestrator.gateway.http.interaction import add_interaction_route
 from flowdex_orchestrator.gateway.http.mapping import add_map_route
 from flowdex_orchestrator.gateway.http.ranking import add_rank_route
 from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
@@ -92,6 +93,7 @@ def make_router() -> APIRouter:
         )
 
     add_rank_route(router)
+    add_interaction_route(router)
     add_document_routes(router)
     add_map_route(router)
     add_compare_routes(router)

@@ -23,6 +23,7 @@ from flowdex_orchestrator.gateway.http.models.indexing import (
     IndexRequest,
     IndexResponse,
 )
+from flowdex_orchestrator.gateway.http.models.interaction import InteractionRequest, InteractionResponse
 from flowdex_orchestrator.gateway.http.models.reading import (
     CountRequest,
     CountResponse,
@@ -61,6 +62,8 @@ __all__ = [
     "Health",
     "IndexRequest",
     "IndexResponse",
+    "InteractionRequest",
+    "InteractionResponse",
     "MapRequest",
     "MapResponse",
     "Problem",
