@@ -82,13 +82,13 @@ def add_compare_routes(router: APIRouter) -> None:
     """Add the routes."""
     cache = VectorCache(_CACHE_BYTES)
 
-    @router.get("/compare", tags=["page"], responses={404: ERRORS[404]})
+    @router.get("/compare", tags=["flow"], responses={404: ERRORS[404]})
     async def choices(call: Call) -> models.CompareChoices:
         """What can be put side by side: the flow's encoders, and the modes of its search."""
         encoders = [models.ComparedEncoder(**_about(each)) for each in await call.directory.encoders()]
         return models.CompareChoices(encoders=encoders, modes=list(models.MODES) if _searches(call) else [])
 
-    @router.post("/compare", tags=["page"], response_model=models.CompareResponse, responses=ERRORS)
+    @router.post("/compare", tags=["flow"], response_model=models.CompareResponse, responses=ERRORS)
     async def compare(body: models.CompareRequest, call: Call) -> Response:
         """Put side by side what several encoders, or modes of search, find for a query."""
         encoders, modes = await _chosen(call, body)

@@ -30,7 +30,7 @@ __all__ = ["add_map_route", "before_index", "check_indexed", "one_document"]
 def add_map_route(router: APIRouter) -> None:
     """Add the route."""
 
-    @router.post("/map", tags=["page"], response_model=models.MapResponse, responses=ERRORS)
+    @router.post("/map", tags=["flow"], response_model=models.MapResponse, responses=ERRORS)
     async def map_(body: models.MapRequest, call: Call) -> Response:
         """Place the passages of the index in a plane, so that near ones are alike."""
         check_indexed(call.gateway, "/map", "a map")

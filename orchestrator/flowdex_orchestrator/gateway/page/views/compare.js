@@ -4,6 +4,7 @@
 //   POST /compare --> columns of hits; lines lead from a passage in one column to the same one in the next
 
 import { el, problem, svg } from "../dom.js";
+import { short } from "../text.js";
 
 const LIMITS = [5, 10, 20, 50];
 const MODES = {
@@ -222,7 +223,7 @@ class CompareView {
     el("span", { class: "compare-head" },
       el("span", { class: "compare-rank number" }, String(hit.rank)),
       el("span", { class: "compare-name muted small" }, hit.document_id ?? ""),
-      el("span", { class: "muted small number" }, score(hit.score))),
+      el("span", { class: "muted small number" }, short(hit.score))),
     el("span", { class: "compare-text" }, hit.text.replace(/\s+/g, " ").trim()),
     el("span", { class: "compare-chips" }, alone ? el("span", { class: "compare-chip compare-only" }, "only here") : null, ...chips));
     return card;
@@ -265,4 +266,3 @@ class CompareView {
 
 function signed(number) { return `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(2)}`; }
 
-function score(number) { return Math.abs(number) >= 10 ? number.toFixed(1) : number.toFixed(3); }

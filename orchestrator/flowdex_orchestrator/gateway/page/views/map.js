@@ -1,11 +1,12 @@
 // Map: the passages of the collection in a plane, near ones alike; a search lights up what it finds.
 //
-//   /map --points--> Plot (map-plot.js), coloured by groups (map-colours.js)
+//   /map --points--> Plot (map_plot.js), coloured by groups (map_colours.js)
 //   query --/search--> hits --/map {query, ids}--> places of the query and of hits outside of the sample
 
 import { command, el, problem } from "../dom.js";
-import { choices, groups } from "./map-colours.js";
-import { Plot } from "./map-plot.js";
+import { characters, short } from "../text.js";
+import { choices, groups } from "./map_colours.js";
+import { Plot } from "./map_plot.js";
 
 const SIZES = [500, 2000, 5000, 10000];
 const DEFAULT_SIZE = 2000;
@@ -195,7 +196,7 @@ class MapView {
     placed.forEach((point, number) => known.set(point.id, this.base.length + number));
     this.hits = hits.map((hit, rank) => ({ ...hit, rank: rank + 1, index: known.get(hit.id) ?? -1 }));
     this.query = place;
-    if (this.picked !== null && this.picked >= this.points.length) this.close_();
+    if (this.picked !== null && this.picked >= this.points.length) this.unpick();
     this.plot.setPoints(this.points, { fit: false });
     if (![...this.colour.options].some(option => option.value === this.wanted.colour)) this.wanted.colour = "";
     this.colour.value = this.wanted.colour;
@@ -226,7 +227,7 @@ class MapView {
       on: { mouseenter: show, focus: show, mouseleave: hide, blur: hide, click: () => this.pick(hit.index) },
     }, el("span", { class: "map-rank number" }, String(hit.rank)),
     el("span", { class: "map-text" }, flat(hit.text)),
-    el("span", { class: "muted small number" }, score(hit.score)));
+    el("span", { class: "muted small number" }, short(hit.score)));
   }
 
   // ---- drawing ----
@@ -302,25 +303,26 @@ class MapView {
 
   pick(index) {
     if (index < 0) {
-      this.close_();
+      this.unpick();
       return;
     }
     this.picked = index;
     this.plot.redraw();
     const { id, document_id, text, location, tags } = this.points[index];
+    const cut = location[1] - location[0] > characters(text).length;
     const whole = this.hits.find(hit => hit.index === index)?.text;
     const line = flat(whole ?? text).slice(0, 200);
     const shown = Object.entries(tags).map(([name, value]) =>
       el("span", { class: "tag" }, `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`));
-    const reading = el("p", { class: "map-passage" }, whole ?? `${text}${location[1] - location[0] > text.length ? " …" : ""}`);
+    const reading = el("p", { class: "map-passage" }, whole ?? `${text}${cut ? " …" : ""}`);
     this.opened.replaceChildren(el("article", { class: "panel map-open" },
       el("div", { class: "row" }, el("h2", { class: "grow" }, document_id),
-        el("button", { type: "button", class: "quiet", "aria-label": "Close", on: { click: () => this.close_() } }, "✕")),
+        el("button", { type: "button", class: "quiet", "aria-label": "Close", on: { click: () => this.unpick() } }, "✕")),
       el("p", { class: "muted small number" }, `Passage ${id.slice(id.lastIndexOf("#") + 1)}, characters ${location[0]} to ${location[1]}`),
       reading,
       shown.length ? el("p", { class: "row" }, ...shown) : null,
       el("p", {}, el("a", { href: `#/search?${new URLSearchParams({ q: line })}` }, "Search for passages like this"))));
-    if (!whole && location[1] - location[0] > text.length) this.readWhole(id, document_id, location, reading);
+    if (!whole && cut) this.readWhole(id, document_id, location, reading);
   }
 
   /** The map has the beginnings of texts alone. */
@@ -334,7 +336,7 @@ class MapView {
     }
   }
 
-  close_() {
+  unpick() {
     this.picked = null;
     this.opened.replaceChildren();
     this.plot.redraw();
@@ -349,4 +351,3 @@ function count(number, what) { return `${number.toLocaleString("en")} ${what}${n
 
 function flat(text) { return text.replace(/\s+/g, " ").trim(); }
 
-function score(number) { return Math.abs(number) >= 10 ? number.toFixed(1) : number.toFixed(3); }

@@ -3,6 +3,8 @@
 //   points --choices--> what there is to choose
 //   points, choice --groups--> [{ label, colour, indices }]   for drawing and for the legend
 
+import { short } from "../text.js";
+
 const COLOURS = 8;  // that people can tell apart; the rest is "others"
 const STEPS = 6;  // of a number
 
@@ -84,7 +86,7 @@ function byScore(points, scores) {
   const values = found.map(([, score]) => score);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const steps = Array.from({ length: STEPS }, (_, step) => ({
-    label: shorter(low + ((high - low) * step) / STEPS),
+    label: short(low + ((high - low) * step) / STEPS),
     colour: `--map-step-${step}`,
     indices: [],
   }));
@@ -104,4 +106,3 @@ function label(value) {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-function shorter(number) { return Math.abs(number) >= 100 ? number.toFixed(0) : number.toPrecision(2); }
