@@ -19,9 +19,9 @@ SIZE = 6
 COUNT = 400
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture
 async def indexer(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[QdrantIndexer]:
-    indexer = QdrantIndexer(uri=f"edge://{tmp_path / 'index'}", shards=request.param)
+    indexer = QdrantIndexer(uri=f"edge://{tmp_path / 'index'}", shards=getattr(request, "param", 1))
     await indexer.warm_up()
     yield indexer
     indexer.close()
@@ -58,14 +58,22 @@ async def sample(indexer: QdrantIndexer, **parameters: Any) -> DocumentBatch:
     return reply.batch
 
 
-async def test_an_empty_index_has_an_empty_map(indexer: QdrantIndexer) -> None:
+@pytest.mark.parametrize("indexer", [1, 3], indirect=True, ids="{} shards".format)
+async def test_a_map_of_all_and_of_a_sample(indexer: QdrantIndexer) -> None:
+    await an_empty_index_has_an_empty_map(indexer)
+    stored = await fill(indexer)
+    await all_passages_are_drawn_where_there_is_room(indexer, stored)
+    await a_sample_is_even_and_the_same_each_time(indexer)
+    await what_is_outside_of_the_sample_has_a_place_too(indexer, stored)
+
+
+async def an_empty_index_has_an_empty_map(indexer: QdrantIndexer) -> None:
     reply = await draw(indexer, DocumentBatch.from_columns(embeddings=vectors(1)), ids=["a#0"])
     assert (reply.column("total"), reply.column("shown"), reply.column("variance")) == ([0], [0], [[0.0, 0.0]])
     assert not reply.nested("matches")[0] and not (await sample(indexer)).nested("matches")[0]
 
 
-async def test_all_passages_are_drawn_where_there_is_room(indexer: QdrantIndexer) -> None:
-    stored = await fill(indexer)
+async def all_passages_are_drawn_where_there_is_room(indexer: QdrantIndexer, stored: Any) -> None:
     reply = await draw(indexer, characters=6)
     points = reply.nested("matches")[0]
     assert reply.column("total") == [COUNT] == reply.column("shown")
@@ -78,8 +86,7 @@ async def test_all_passages_are_drawn_where_there_is_room(indexer: QdrantIndexer
     np.testing.assert_allclose(reply.column("variance")[0], projection.variance, atol=1e-3)
 
 
-async def test_a_sample_is_even_and_the_same_each_time(indexer: QdrantIndexer) -> None:
-    await fill(indexer)
+async def a_sample_is_even_and_the_same_each_time(indexer: QdrantIndexer) -> None:
     drawn = (await sample(indexer, limit=100)).nested("matches")[0]
     again = (await sample(indexer, limit=100)).nested("matches")[0]
     assert drawn.ids == again.ids and len(set(drawn.ids)) == 100
@@ -112,8 +119,7 @@ async def test_it_is_read_again_only_after_a_write(indexer: QdrantIndexer, monke
     assert reads == [50, 50, 50]
 
 
-async def test_a_query_and_passages_outside_of_the_sample_have_a_place_too(indexer: QdrantIndexer) -> None:
-    stored = await fill(indexer)
+async def what_is_outside_of_the_sample_has_a_place_too(indexer: QdrantIndexer, stored: Any) -> None:
     whole = await draw(indexer)
     points, places = whole.nested("matches")[0], whole.column("places")[0]
     part = (await draw(indexer, limit=50)).nested("matches")[0]
@@ -131,29 +137,23 @@ async def test_a_query_and_passages_outside_of_the_sample_have_a_place_too(index
     np.testing.assert_allclose((await draw(indexer, query)).column("place")[0], at, atol=1e-5)
 
 
-async def test_a_vector_of_another_encoder_has_no_place(indexer: QdrantIndexer) -> None:
+async def test_vectors_and_who_made_them(indexer: QdrantIndexer) -> None:
     bert = fingerprint({"model": "bert"})
-    await fill(indexer, made_by=bert)
+    stored = await fill(indexer, made_by=bert)
     for size, made_by in ((SIZE, fingerprint({"model": "glove"})), (SIZE + 1, None)):
         query = DocumentBatch.from_columns(embeddings=np.ones((1, size), np.float32), fingerprint=[made_by])
         reply = await draw(indexer, query)
         assert reply.column("place") == [None]
         assert "another encoder" in reply.column("notes")[0][0]
-    assert (await sample(indexer)).column("fingerprint") == [bert]
 
-
-async def test_a_sample_has_vectors_where_they_are_asked_for(indexer: QdrantIndexer) -> None:
-    stored = await fill(indexer)
     reply = await sample(indexer, limit=10, vectors=True, ids=["d7#0", "d8#0"])
+    assert reply.column("fingerprint") == [bert]
     passages = DocumentBatch.concatenate([*reply.nested("matches"), *reply.nested("chunks")])
     assert {"d7#0", "d8#0"} <= set(passages.ids) and len(set(passages.ids)) == len(passages)
     rows = [int(name[1:]) for name in passages.column("parent_id")]
     np.testing.assert_allclose(passages.embeddings, stored[rows], atol=1e-6)
     assert (await sample(indexer, limit=1)).nested("matches")[0].embeddings is None
 
-
-@pytest.mark.parametrize("wrong", [{"limit": 0}, {"limit": 10_001}, {"ids": ["no number"]}, {"ids": ["a#b"]}])
-async def test_what_cannot_be_drawn_is_refused(indexer: QdrantIndexer, wrong: dict[str, Any]) -> None:
-    await fill(indexer, 2)
-    with pytest.raises(InvalidInput):
-        await draw(indexer, **wrong)
+    for wrong in ({"limit": 0}, {"limit": 10_001}, {"ids": ["no number"]}, {"ids": ["a#b"]}):
+        with pytest.raises(InvalidInput):
+            await draw(indexer, **wrong)

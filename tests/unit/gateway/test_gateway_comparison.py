@@ -27,25 +27,25 @@ def test_a_query_of_zeros_ranks_all_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "limit", "shared", "overlap", "correlation", "common"),
+    ("orders", "limit", "expected"),
     [
-        ("abcd", "abcd", 4, 4, 1.0, 1.0, 4),
-        ("abcd", "dcba", 4, 4, 1.0, -1.0, 4),
-        ("abcd", "dcba", 2, 0, 0.0, -1.0, 4),
+        (("abcd", "abcd"), 4, (4, 1.0, 1.0, 4)),
+        (("abcd", "dcba"), 4, (4, 1.0, -1.0, 4)),
+        (("abcd", "dcba"), 2, (0, 0.0, -1.0, 4)),
         # ranks 1 2 3 4 against 2 1 4 3: squares 4 x 1, so 1 - 6 * 4 / (4 * 15)
-        ("abcd", "badc", 3, 2, 2 / 3, 0.6, 4),
+        (("abcd", "badc"), 3, (2, 2 / 3, 0.6, 4)),
         # b, c and e are common: in one order 1 2 3, in the other 3 1 2: squares 4 + 1 + 1, 1 - 6 * 6 / (3 * 8)
-        ("abcde", "xceyb", 5, 3, 0.6, -0.5, 3),
-        ("ab", "bcde", 4, 1, 0.25, None, 1),
-        ("ab", "cd", 2, 0, 0.0, None, 0),
-        ("", "", 5, 0, 0.0, None, 0),
+        (("abcde", "xceyb"), 5, (3, 0.6, -0.5, 3)),
+        (("ab", "bcde"), 4, (1, 0.25, None, 1)),
+        (("ab", "cd"), 2, (0, 0.0, None, 0)),
+        (("", ""), 5, (0, 0.0, None, 0)),
     ],
 )
-def test_agreement(
-    one: str, other: str, limit: int, shared: int, overlap: float, correlation: float | None, common: int
-) -> None:
-    for first, second in ((one, other), (other, one)):
-        found = agreement(ranking(first), ranking(second), limit)
+def test_agreement(orders: tuple[str, str], limit: int, expected: tuple[int, float, float | None, int]) -> None:
+    """Shared hits, their share, Spearman's correlation, how many both rank."""
+    shared, overlap, correlation, common = expected
+    for one, other in (orders, orders[::-1]):
+        found = agreement(ranking(one), ranking(other), limit)
         assert (found.shared, found.common) == (shared, common)
         assert found.overlap == pytest.approx(overlap)
         assert found.correlation == (None if correlation is None else pytest.approx(correlation))

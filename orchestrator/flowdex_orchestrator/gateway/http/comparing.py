@@ -258,7 +258,8 @@ async def _encode(
     """
     maker = str(encoder.about.get("fingerprint") or encoder.names)
     keys = [key_of(maker, role, row["text"], row["context"]) for row in rows]
-    known: dict[Key, Vectors | None] = {key: found for key in keys if (found := cache.get(key)) is not None}
+    kept = {key: found for key in keys if (found := cache.get(key)) is not None}
+    known: dict[Key, Vectors | None] = {key: found if found.size else None for key, found in kept.items()}
     missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in known}
     prompts = encoder.about.get("prompts") or {}
     prompt = next((name for name in _PROMPTS[role] if name in prompts), None)
@@ -275,6 +276,7 @@ async def _encode(
                 raise
             if len(part) == 1:
                 known[part[0][0]] = None
+                cache.put(part[0][0], np.zeros(0, np.float32))
                 return
             await ask(part[: len(part) // 2])  # word vectors, say, have nothing for a text without words
             await ask(part[len(part) // 2 :])
