@@ -250,7 +250,7 @@ class MapView {
   layers() {
     if (!this.groups) return [];
     const searching = this.hits.length > 0;
-    const radius = this.points.length > 4000 ? 2.2 : this.points.length > 800 ? 3 : 4;
+    const radius = this.points.length > 4000 ? 2.2 : this.points.length > 800 ? 3 : this.points.length > 100 ? 4 : 6;
     const layers = this.groups.map(({ indices, paint }) =>
       ({ indices, radius, fill: paint, alpha: searching && this.wanted.colour !== "score" ? 0.3 : 0.8 }));
     const found = new Set(this.hits.map(hit => hit.index));
