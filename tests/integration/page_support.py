@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -32,7 +33,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 NARROW = 390
-WAIT = 30_000  # milliseconds for anything to show; a busy machine is slow
+WAIT = 60_000  # milliseconds for anything to show; a busy machine is slow
 
 
 def find_chromium() -> str:
@@ -72,6 +73,14 @@ class Watch:
         return [each.url for each in self.requests if not each.url.startswith((f"{self.origin}/", "data:", "blob:"))]
 
 
+_watched: WeakKeyDictionary[Page, Watch] = WeakKeyDictionary()
+
+
+def watch_of(page: Page) -> Watch:
+    """What a page has done since it was opened."""
+    return _watched[page]
+
+
 class Pages:
     """Opens pages, and looks at the end whether they behaved."""
 
@@ -81,7 +90,7 @@ class Pages:
         self._watches: list[Watch] = []
 
     def __call__(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> Page:
-        """Open a page in a fresh profile; `page.watch` of it is in `watch_of(page)`."""
+        """Open a page in a fresh profile."""
         context = self._browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
@@ -96,7 +105,7 @@ class Pages:
         page.on("request", lambda request: watch.requests.append(request))  # noqa: PLW0108 - Playwright marks it
         page.on("pageerror", lambda error: watch.complaints.append(str(error)))
         page.on("console", lambda said: watch.complaints.append(said.text) if said.type == "error" else None)
-        setattr(page, "watch", watch)  # noqa: B010 - for tests that ask what was requested
+        _watched[page] = watch
         page.goto(url)
         return page
 

@@ -32,12 +32,16 @@ function fill(node, properties, children, attributes) {
   return node;
 }
 
-/** An error as the page shows it: what the gateway said, and what to call the request in its log. */
+/**
+ * An error as the page shows it: what the gateway said, and what to call the request in its log. `retry` is offered
+ * where the same request may do better another time.
+ */
 export function problem(error, retry) {
+  const mine = error.status >= 400 && error.status < 500 && error.status !== 408 && error.status !== 429;
   return el("div", { class: "problem", role: "alert" },
     el("strong", {}, error.title || "Error"), " ", error.message,
     error.requestId ? el("div", { class: "muted small" }, `Request ${error.requestId}`) : null,
-    retry ? el("div", {}, el("button", { type: "button", on: { click: retry } }, "Try again")) : null);
+    retry && !mine ? el("div", {}, el("button", { type: "button", on: { click: retry } }, "Try again")) : null);
 }
 
 /** A command with a button that copies it. */

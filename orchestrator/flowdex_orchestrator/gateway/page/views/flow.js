@@ -33,7 +33,9 @@ export default {
     const list = el("div", { class: "flow-cards" });
     const admin = adminPanel(() => { if (latest) show(latest); });
     root.append(el("div", { class: "row flow-top" }, heading, line), away, drawing,
-      el("div", { class: "row" }, el("h2", { class: "grow" }, "Executors"), admin.toggle), admin.panel, list,
+      el("div", { class: "row" }, el("h2", { class: "grow" }, "Executors"), admin.toggle),
+      el("p", { class: "muted small" }, "Figures are of the last minute; where nothing ran in it, percentiles and failures are those since the gateway started."),
+      admin.panel, list,
       el("h2", {}, "Endpoints"), el("div", { class: "panel scroll" }, endpoints.node, others));
 
     const act = (path, body) => api.post(path, body, { headers: { authorization: `Bearer ${key}` } });

@@ -24,11 +24,11 @@ export function flowGraph(names, needs, onChoose) {
     const frame = node.getBoundingClientRect();
     const [left, top] = [frame.left + node.clientLeft - node.scrollLeft, frame.top + node.clientTop];
     lines.style.width = `${node.scrollWidth}px`;  // wide flows scroll sideways
+    const down = getComputedStyle(node).flexDirection === "column";  // on a narrow screen, columns are rows
     const paths = names.flatMap(name => sources(name, needs).map(source => {
       const from = boxes.get(source)?.box.getBoundingClientRect();
       const to = boxes.get(name).box.getBoundingClientRect();
       if (!from) return null;
-      const down = to.top >= from.bottom;  // columns are rows on a narrow screen
       const [x1, y1] = down ? [from.left + from.width / 2, from.bottom] : [from.right, from.top + from.height / 2];
       const [x2, y2] = down ? [to.left + to.width / 2, to.top] : [to.left, to.top + to.height / 2];
       const [ax, ay, bx, by] = [x1 - left, y1 - top, x2 - left, y2 - top];

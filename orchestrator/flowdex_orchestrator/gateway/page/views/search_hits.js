@@ -103,7 +103,7 @@ function why(hit, stages, best) {
         el("dd", { class: "number", dataset: { stage } },
           el("span", { class: "search-place" }, found ? `#${found.rank}` : "–"),
           el("span", { class: "search-bar" }, el("span", { style: { width: `${(100 * share).toFixed(1)}%` } })),
-          el("span", { class: "search-value" }, found ? short(found.score) : "not found")),
+          el("span", { class: "search-value", title: found ? null : "Not found at this stage" }, found ? short(found.score) : "–")),
       ];
     }));
 }
