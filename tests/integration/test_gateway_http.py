@@ -461,7 +461,8 @@ async def test_the_documents_of_the_api() -> None:
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/encode", "/index", "/search", "/get", "/scroll", "/count", "/documents", "/documents/{id}",
-        "/rank", "/attention", "/interaction", "/status", "/metrics", "/health/live", "/health/ready",
+        "/rank", "/attention", "/map", "/compare", "/interaction",
+        "/status", "/metrics", "/health/live", "/health/ready",
         "/admin/scale", "/admin/restart",
         "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/v1/rerank", "/v2/rerank",
         "/embed", "/embed_all", "/embed_sparse", "/rerank", "/similarity", "/tokenize", "/decode", "/info", "/health",

@@ -574,3 +574,29 @@ async def test_many_documents_are_deleted_page_by_page(indexer: QdrantIndexer) -
     assert await delete(indexer, filter={"odd": True}) == 1250
     assert await delete(indexer, *ids) == 1250
     assert await counts(indexer) == (0, 0)
+
+
+# ---- a look at all of it ----
+
+
+async def test_a_sample_of_the_passages(indexer: QdrantIndexer) -> None:
+    assert (await indexer.sample(DocumentColumns(DocumentBatch()))).batch.column("total") == [0]
+    await index(indexer, document("a", "red fox", "blue whale", lang="en"), document("b", "green frog"))
+    reply = (await indexer.sample(DocumentColumns(DocumentBatch()), {"vectors": True})).batch
+    passages = reply.nested("matches")[0]
+    assert reply.column("total") == [3]
+    found = dict(zip(passages.ids, passages.texts, strict=True))
+    assert found == {"a#0": "red fox", "a#1": "blue whale", "b#0": "green frog"}
+    kept = vectors(2, sum(b"a"))[1]
+    assert passages.embeddings is not None
+    np.testing.assert_allclose(
+        passages.embeddings[passages.ids.index("a#1")], kept / np.linalg.norm(kept), rtol=1e-4, atol=1e-5
+    )
+    fewer = (await indexer.sample(DocumentColumns(DocumentBatch()), {"limit": 1, "ids": ["a#0", "b#0"]})).batch
+    assert {*fewer.nested("matches")[0].ids, *fewer.nested("chunks")[0].ids} >= {"a#0", "b#0"}
+    drawn = (await indexer.map(DocumentColumns(DocumentBatch.from_columns(embeddings=kept[None])))).batch
+    assert drawn.column("shown") == [3] and drawn.column("places")[0].shape == (3, 2)
+    at = drawn.column("places")[0][drawn.nested("matches")[0].ids.index("a#1")]
+    np.testing.assert_allclose(drawn.column("place")[0], at, atol=1e-4)
+    await delete(indexer, "a")
+    assert (await indexer.sample(DocumentColumns(DocumentBatch()))).batch.nested("matches")[0].ids == ["b#0"]

@@ -341,6 +341,16 @@ class Collection:
         )
         return records, None if following is None else str(following)
 
+    async def passages_page(self, limit: int, offset: str | None = None) -> tuple[list[Any], str | None]:
+        """Passages in the order of their ids, without payload: see `page`."""
+        return await self.page(models.Filter(must=[_IS_PASSAGE]), [DOCUMENT_ID], limit, offset)
+
+    async def state(self) -> tuple[int, int]:
+        """The newest generation, and the number of passages: two collections that differ, differ in one of them."""
+        if await self.dimensions() is None:
+            return 0, 0
+        return await self._newest_generation(), await self._count(models.Filter(must=[_IS_PASSAGE]))
+
     async def records(self, selection: models.Filter, fields: list[str]) -> list[Any]:
         """All points that match, with `id` and these fields of the payload."""
         if await self.dimensions() is None:

@@ -25,7 +25,7 @@ from flowdex.errors import Conflict
 from flowdex_executors.indexer.aliases import AliasFile, Operation
 from flowdex_executors.indexer.backup import restore_backup, write_backup
 from flowdex_executors.indexer.columns import Point, as_columns
-from flowdex_executors.indexer.frames import Array
+from flowdex_executors.indexer.frames import Array, WithArrays
 from flowdex_executors.indexer.layout import Manifest, new_data_name
 from flowdex_executors.indexer.packing import Packer
 from flowdex_executors.indexer.payload import DOCUMENT_ID
@@ -247,7 +247,7 @@ class AsyncEdgeClient:
         with_payload: bool | list[str] = True,
         with_vectors: bool | list[str] = False,
     ) -> list[models.Record]:
-        """Read points by id, in any order; ids that are not there are passed over."""
+        """Read points by id, in any order; ids that are not there are passed over. Vectors are rows of arrays."""
         answers = await self._shards.all(
             collection_name,
             "retrieve",
@@ -256,7 +256,7 @@ class AsyncEdgeClient:
             with_payload=with_payload,
             with_vectors=with_vectors,
         )
-        return [models.Record.model_construct(**record) for answer in answers for record in answer]
+        return [models.Record.model_construct(**record) for answer in answers for record in _with_vectors(answer)]
 
     async def scroll(
         self,
@@ -296,6 +296,17 @@ class AsyncEdgeClient:
         """Count points; always exact."""
         counts = await self._shards.all(collection_name, "count", filter=_filter(count_filter))
         return models.CountResult(count=sum(counts))
+
+
+def _with_vectors(answer: Any) -> list[dict[str, Any]]:
+    """The records of an answer to `retrieve`, each with its own vectors."""
+    records, arrays = answer if isinstance(answer, WithArrays) else (answer, [])
+    return [
+        record | {"vector": {name: arrays[number] for name, number in record["vector"].items()}}
+        if record["vector"]
+        else record
+        for record in records
+    ]
 
 
 # ---- models to JSON and arrays ----

@@ -23,10 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import qdrant_edge as edge
 
 from flowdex_executors.indexer.engine_models import FIELD_TYPES, CommandError, build_filter, build_request, hits
-from flowdex_executors.indexer.frames import Array, decode, encode, read_frame
+from flowdex_executors.indexer.frames import Array, WithArrays, decode, encode, read_frame
 from flowdex_executors.indexer.shard import Shard
 
 __all__ = ["Engine"]
@@ -66,7 +67,9 @@ class Engine:
         """Carry out one command; its answer, or what went wrong, as a frame."""
         command, arrays = decode(frame)
         try:
-            return encode({"result": self._commands[command["command"]](command, arrays, frame)})
+            result = self._commands[command["command"]](command, arrays, frame)
+            body, rows = result if isinstance(result, WithArrays) else (result, [])
+            return encode({"result": body}, rows)
         except CommandError as error:
             return encode({"error": error.kind, "message": str(error)})
         except Exception as error:  # the engine raises bare Exceptions; the indexer turns this into one of ours
@@ -163,7 +166,15 @@ class Engine:
 
     def _retrieve(self, command: dict[str, Any], arrays: list[Array], frame: bytes) -> Any:
         records = self._shard(command).engine.retrieve(command["ids"], command["with_payload"], command["with_vectors"])
-        return [{"id": str(record.id), "payload": record.payload, "vector": record.vector} for record in records]
+        body = [{"id": str(record.id), "payload": record.payload, "vector": None} for record in records]
+        if not command["with_vectors"]:
+            return body
+        rows: list[Array] = []
+        for head, record in zip(body, records, strict=True):
+            named: Any = record.vector or {}  # ours have names, all of them
+            head["vector"] = {name: len(rows) + place for place, name in enumerate(named)}
+            rows += [np.asarray(values, dtype=np.float32) for values in named.values()]
+        return WithArrays(body, rows)
 
     def _scroll(self, command: dict[str, Any], arrays: list[Array], frame: bytes) -> Any:
         order = command.get("order_by")

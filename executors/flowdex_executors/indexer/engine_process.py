@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import FlowdexError, InternalError, NotFound, Unavailable
-from flowdex_executors.indexer.frames import Array, decode, encode, read_frame
+from flowdex_executors.indexer.frames import Array, WithArrays, decode, encode, read_frame
 
 __all__ = ["EngineProcess", "MissingShard"]
 
@@ -172,9 +172,9 @@ class EngineProcess:
 
 
 def _result(answer: bytes, directory: Path) -> Any:
-    body, _ = decode(answer)
+    body, arrays = decode(answer)
     if "error" not in body:
-        return body["result"]
+        return WithArrays(body["result"], arrays) if arrays else body["result"]
     kind, message = body["error"], body["message"]
     if kind == "missing":
         raise MissingShard(message)

@@ -6,6 +6,8 @@
 /scroll   a filter, a cursor                                 ->  the same, a page of them; cursor
 /count    a filter                                           ->  {"documents": n, "passages": m}
 /delete   documents (id), or a filter                        ->  {"deleted": n}
+/sample   how many                                           ->  total, fingerprint, matches: passages drawn evenly
+/map      how many, a query (embedding)                      ->  the same with a place in the plane for each
 /status                                                      ->  {"documents": n, "passages": m, ...}
 """
 
@@ -41,6 +43,7 @@ from flowdex_executors.indexer.reindexing import (
     pending_documents,
     steer,
 )
+from flowdex_executors.indexer.sample import MapParameters, SampleParameters, Samples
 from flowdex_executors.indexer.search import Hit, Query, search
 from flowdex_executors.indexer.search_parameters import SearchParameters
 from flowdex_executors.indexer.settings import EdgeLocation, IndexerSettings, ServerLocation
@@ -161,6 +164,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         self._sparse = SparseEncoder(self._settings.bm25_average_length)
         self._backend = Backend(self._settings)
         self._generations = Generations(self._backend, self._settings)
+        self._samples = Samples()
         self._snapshots = Snapshots(self._backend, self._generations, self._settings)
 
     @property
@@ -411,6 +415,32 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         batch.set_nested("matches", [matches(hits, wanted) for hits in found])
         note_words(batch, queries, wanted.mode)
         return docs
+
+    @requests(on="/sample", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def sample(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Read an even sample of the passages, see `Samples.passages`.
+
+        Raises:
+            InvalidInput: A parameter is wrong.
+        """
+        await self._generations.refresh()
+        wanted = parse_parameters(SampleParameters, parameters)
+        return DocumentColumns(await self._samples.passages(self._collection, wanted))
+
+    @requests(on="/map", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    async def map(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Draw an even sample of the passages in a plane, and a query with it, see `Samples.draw`.
+
+        Raises:
+            InvalidInput: A parameter is wrong.
+        """
+        await self._generations.refresh()
+        wanted = parse_parameters(MapParameters, parameters)
+        return DocumentColumns(await self._samples.draw(self._collection, docs.batch, wanted))
 
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     async def delete(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn

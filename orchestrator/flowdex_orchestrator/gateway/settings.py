@@ -28,6 +28,8 @@ IDEMPOTENT_ENDPOINTS = frozenset(
         "/get",
         "/scroll",
         "/count",
+        "/sample",
+        "/map",
         "/delete",
         "/status",
     }

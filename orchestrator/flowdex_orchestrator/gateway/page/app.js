@@ -17,6 +17,8 @@ const VIEWS = {
   search: { label: "Search", load: () => import("./views/search.js"), style: true },
   flow: { label: "Flow", load: () => import("./views/flow.js"), style: true },
   attention: { label: "Attention", load: () => import("./views/attention.js"), style: true },
+  map: { label: "Map", load: () => import("./views/map.js"), style: true },
+  compare: { label: "Compare", load: () => import("./views/compare.js"), style: true },
 };
 const FIRST = "search";
 

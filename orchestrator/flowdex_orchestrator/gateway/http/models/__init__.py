@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from flowdex_orchestrator.gateway.http.models.attention import AttentionRequest, AttentionResponse
 from flowdex_orchestrator.gateway.http.models.encoding import ENCODE_CHOICES, EncodeRequest, EncodeResponse
+from flowdex_orchestrator.gateway.http.models.exploring import (
+    MODES,
+    CompareChoices,
+    ComparedEncoder,
+    CompareRequest,
+    CompareResponse,
+    MapRequest,
+    MapResponse,
+)
 from flowdex_orchestrator.gateway.http.models.indexing import (
     DeleteRequest,
     DeleteResponse,
@@ -36,9 +45,14 @@ from flowdex_orchestrator.gateway.http.models.state import Health, Problem, Stat
 
 __all__ = [
     "ENCODE_CHOICES",
+    "MODES",
     "SEARCH_CHOICES",
     "AttentionRequest",
     "AttentionResponse",
+    "CompareChoices",
+    "CompareRequest",
+    "CompareResponse",
+    "ComparedEncoder",
     "CountRequest",
     "CountResponse",
     "DeleteRequest",
@@ -53,6 +67,8 @@ __all__ = [
     "IndexResponse",
     "InteractionRequest",
     "InteractionResponse",
+    "MapRequest",
+    "MapResponse",
     "Problem",
     "RankRequest",
     "RankResponse",
