@@ -71,6 +71,7 @@ def test_flags_as_parameters() -> None:
     )
     assert encode_parameters(flags) == {"tokens": True, "pooling": "cls", "layers": [1, -1], "normalize": False}
     assert encode_parameters(Bert(pooling_strategy="ENCODER")) == {}
+    assert encode_parameters(Bert(mask_cls_sep=True))["mask_special"] is True
     for name in set(STRATEGIES) - {"ENCODER"}:
         assert encode_parameters(Bert(pooling_strategy=name))["pooling"]
 
