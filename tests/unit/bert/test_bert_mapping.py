@@ -150,6 +150,6 @@ def test_free_ports_are_free_for_replies_too() -> None:
 
 
 def test_export_refuses_what_cannot_work_there() -> None:
-    text = HEAD + "  name: g"
-    with pytest.raises(ConfigurationError, match="protocol: bert is for one gateway"):
+    text = HEAD + "  kubernetes: {replicas: 2}"
+    with pytest.raises(ConfigurationError, match=r"replicas is 2, but protocol: bert takes one gateway.*BertClient"):
         make_deployment(parse_flow(text), text, {})
