@@ -328,9 +328,4 @@ def test_encode_over_http(served: BertFlow) -> None:
         reply = http.post("/encode", json={"id": 123, "texts": TEXTS, "is_tokenized": False})
         assert (reply.status_code, reply.json()["id"], reply.json()["status"]) == (200, 123, 200)
         assert same(reply.json()["result"], original.encode(TEXTS))
-        refused = http.post("/encode", json={"id": 123, "texts": "one"})
-        assert refused.status_code == 400
-        assert set(refused.json()) == {"description", "type", "status"}
         assert http.post("/encode", json={"texts": TEXTS}).json()["count"] == 3  # our own API beside it
-        assert http.get("/status/server").json()["server_version"] == "1.10.0"
-        assert http.get("/status/client").json()["client_version"] == "1.10.0"

@@ -31,7 +31,7 @@ class View(NamedTuple):
     """What is made of the token vectors of a sequence. Sequences of equal views are computed together.
 
     Attributes:
-        layers: Layers, as numbers from 0.
+        layers: Layers, as numbers from 0; none where no vectors are wanted.
         average: Whether several layers are averaged, and not concatenated.
         pooling: Pooling modes; empty for no pooling.
         tokens: Whether the token vectors are wanted.
@@ -66,8 +66,13 @@ class Encoded(NamedTuple):
     attention: Vectors | None = None
 
 
-def compute_jobs(backend: Backend, jobs: Sequence[Job]) -> list[Encoded]:
+def compute_jobs(backend: Backend, jobs: Sequence[Job], attending: Backend | None = None) -> list[Encoded]:
     """Compute a batch: one forward pass, and another one for the sequences whose attention is wanted.
+
+    Args:
+        backend: Computes it.
+        jobs: What of which sequences.
+        attending: Computes those whose attention is wanted, where the backend does not.
 
     Raises:
         FloatingPointError: The model gives a vector that is not finite.
@@ -80,7 +85,8 @@ def compute_jobs(backend: Backend, jobs: Sequence[Job]) -> list[Encoded]:
     with torch.inference_mode():
         for attention, part in groupby(order, key=lambda index: jobs[index].view.attention):
             indices = list(part)
-            encoded = compute_in_order(backend, [jobs[index] for index in indices], attention)
+            chosen = attending if attention and attending is not None else backend
+            encoded = compute_in_order(chosen, [jobs[index] for index in indices], attention)
             for index, each in zip(indices, encoded, strict=True):
                 results[index] = each
     return results  # type: ignore[return-value]  # all are filled
@@ -124,22 +130,23 @@ def _look(jobs: Sequence[Job], by_layer: Mapping[int, Tensor], computed: TokenVe
     import torch
 
     view = jobs[0].view
-    tensors = [by_layer[layer] for layer in view.layers]
-    if len(tensors) == 1:
-        values = tensors[0].float()
-    elif view.average:
-        values = torch.stack(tensors).float().mean(0)
-    else:
-        values = torch.cat(tensors, dim=1).float()
     vectors: Sequence[Vectors | None] = [None] * len(jobs)
     tokens: Sequence[Vectors | None] = [None] * len(jobs)
     attentions: Sequence[Vectors | None] = [None] * len(jobs)
-    if view.pooling:
-        vectors = list(_to_numpy(_pooled(jobs, values, computed.lengths)))
-    if view.tokens:
-        if view.mask_special and not view.pooling:
-            values = values * _ordinary(jobs, values).unsqueeze(1)
-        tokens = np.split(_to_numpy(values), np.cumsum([len(job) for job in jobs])[:-1])
+    if view.layers:
+        tensors = [by_layer[layer] for layer in view.layers]
+        if len(tensors) == 1:
+            values = tensors[0].float()
+        elif view.average:
+            values = torch.stack(tensors).float().mean(0)
+        else:
+            values = torch.cat(tensors, dim=1).float()
+        if view.pooling:
+            vectors = list(_to_numpy(_pooled(jobs, values, computed.lengths)))
+        if view.tokens:
+            if view.mask_special and not view.pooling:
+                values = values * _ordinary(jobs, values).unsqueeze(1)
+            tokens = np.split(_to_numpy(values), np.cumsum([len(job) for job in jobs])[:-1])
     if computed.attentions is not None:
         attentions = [_to_numpy(each.float()) for each in computed.attentions]
     return [Encoded(*each) for each in zip(vectors, tokens, attentions, strict=True)]

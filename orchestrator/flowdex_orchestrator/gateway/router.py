@@ -354,9 +354,13 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
-        reply = await self._pools[executor].call(
-            data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
-        )
+        try:
+            reply = await self._pools[executor].call(
+                data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
+            )
+        except FlowdexError:
+            self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
+            raise
         end = time.time_ns()
         try:
             frame = split(reply)
@@ -367,6 +371,7 @@ class Router:
             ) from None
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
         calls.append(_Call(executor, start, end, status, results))
+        self.metrics.observe_call(executor, (end - start) / 1e9, status.code == ERROR)
         return _Message(frame, reply, status.code == ERROR)
 
     def _floated(self, task: asyncio.Task[_Message]) -> None:

@@ -16,7 +16,7 @@ from flowdex.cli import main as module
 from flowdex.cli.main import COMMANDS, LazyGroup, main
 from flowdex.errors import Unavailable
 
-CLIENT_VERBS = ["encode", "index", "search", "delete", "eval", "compare", "status", "completion"]
+CLIENT_VERBS = ["encode", "index", "search", "delete", "eval", "compare", "conformance", "status", "completion"]
 
 
 def run(*arguments: str, **options: object) -> object:
