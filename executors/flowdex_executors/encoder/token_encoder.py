@@ -240,6 +240,8 @@ class TokenEncoder(Encoder):
         # What most encoders do not have is not in their fingerprints.
         if len(layers) > 1:
             parts["layer_mode"] = options.layer_mode
+        if options.mask_special:
+            parts["mask_special"] = True
         if self.compute_dtype != "float32":
             parts["compute_dtype"] = self.compute_dtype
         if self.prompts.texts:
@@ -395,6 +397,7 @@ class TokenEncoder(Encoder):
             pooling=options.pooling if options.pooled else (),
             tokens=options.tokens or not options.pooled,
             attention=options.attention,
+            mask_special=options.mask_special,
         )
 
     async def compute(self, targets: Targets, options: OutputParameters) -> None:
@@ -424,7 +427,7 @@ class TokenEncoder(Encoder):
         tokenise = TokeniseOptions(
             max_tokens=options.max_length or self.max_tokens,
             truncation=options.truncation,
-            spans=options.tokens or "sep" in options.pooling,
+            spans=options.tokens or options.mask_special or "sep" in options.pooling,
             exact=options.receipt,
         )
         prompt = self.prompts.text(options.prompt)
