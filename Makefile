@@ -20,8 +20,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## Install, start flow.yml, index the standard library's documentation, search it, stop.
 	$(BIN)/python examples/quickstart.py
 
-test: $(VENV)/installed-dev  ## Run all tests.
-	$(BIN)/python -m pytest
+test: $(VENV)/installed-dev  ## Run all tests: two files at a time, then what must run alone.
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/installed-dev  ## Run ruff and mypy.
 	$(BIN)/ruff check .

@@ -54,7 +54,7 @@ class Target:
 
 
 TARGETS = {
-    "gateway": Target(("gateway",)),
+    "gateway": Target(("gateway", "zeromq")),
     "segmenter": Target(("executor", "segmenter")),
     "encoder-cpu": Target(("executor", "bert", "elmo", "onnx", "ctranslate2"), torch="+cpu"),
     "encoder-gpu": Target(("executor", "bert", "elmo")),

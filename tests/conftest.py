@@ -18,6 +18,30 @@ settings.register_profile("flowdex", deadline=None, suppress_health_check=[Healt
 settings.load_profile("flowdex")
 
 
+# What kills, measures times or compares shares: nothing else may run beside it. The others run two at a time.
+ALONE = (
+    "fault/",
+    "integration/test_capacity_measured.py",
+    "integration/test_gateway_processes.py",
+    "integration/test_gateway_replicas.py",
+    "integration/test_gateway_routing.py",
+    "integration/test_pod_rehearsal.py",
+    "integration/test_reranking.py",
+    "integration/test_scaling.py",
+    "integration/worker/test_worker_lifecycle.py",
+    "unit/client/test_client_pipeline.py",
+    "unit/runner/test_runner_supervision.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark those tests, so that `make test` runs them after the others."""
+    folder = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(folder).as_posix().startswith(ALONE):
+            item.add_marker("alone")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of reference data that lies beside a developer's checkout."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowdex.async_client import AsyncClient
+    from flowdex.attention import Attention
     from flowdex.client import Client
     from flowdex.encodings import Encoding, Encodings, Receipt, Tokens
     from flowdex.errors import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "flowdex.async_client": ("AsyncClient",),
+    "flowdex.attention": ("Attention",),
     "flowdex.client": ("Client",),
     "flowdex.encodings": ("Encoding", "Encodings", "Receipt", "Tokens"),
     "flowdex.errors": (
@@ -71,6 +73,7 @@ _HOMES = {
 
 __all__ = [
     "AsyncClient",
+    "Attention",
     "Cancelled",
     "Client",
     "ConfigurationError",

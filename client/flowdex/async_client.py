@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from flowdex.attention import Attention
 from flowdex.documents import DocumentBatch
 from flowdex.encodings import (
     EncodeChoices,
@@ -469,6 +470,26 @@ class AsyncClient:
         sent.update({name: value for name, value in (("method", method), ("top", top)) if value is not None})
         return await self._call(
             lambda left: self._transport.rank(query, sent_texts, sent, left), self._deadline(timeout)
+        )
+
+    async def attention(
+        self,
+        text: str,
+        text_pair: str | None = None,
+        *,
+        layers: int | Sequence[int] | None = None,
+        executor: str | None = None,
+        timeout: float | None = None,
+    ) -> Attention:
+        """See `Client.attention`."""
+        check_text(text, "the text")
+        if text_pair is not None:
+            check_text(text_pair, "the second text")
+        chosen = [layers] if isinstance(layers, int) else layers
+        sent = {"dtype": "float32", **({} if chosen is None else {"layers": list(chosen)})}
+        return await self._call(
+            lambda left: self._transport.attention(text, text_pair, sent, left, executor=executor),
+            self._deadline(timeout),
         )
 
     async def delete(

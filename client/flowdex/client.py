@@ -10,7 +10,7 @@ database cursor, are safe to hand in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowdex.async_client import AsyncClient, OnError
+from flowdex.attention import Attention
 from flowdex.encodings import EncodeChoices, Encodings, TextInput, VectorChoices
 from flowdex.errors import Cancelled
 from flowdex.loop_thread import LoopThread
@@ -420,6 +421,33 @@ class Client:
         return self._run(
             self._client.rank(query, texts, method=method, top=top, parameters=parameters, timeout=timeout)
         )
+
+    def attention(
+        self,
+        text: str,
+        text_pair: str | None = None,
+        *,
+        layers: int | Sequence[int] | None = None,
+        executor: str | None = None,
+        timeout: float | None = None,
+    ) -> Attention:
+        """See where each token of a text looks, or of two texts that are read as one sequence.
+
+        Args:
+            text: The text.
+            text_pair: The second text.
+            layers: Layers to see, from 0, negative ones counted from the top; None for all.
+            executor: Name of the encoder, where the flow has several.
+            timeout: Seconds for the whole call.
+
+        Returns:
+            `weights` as float32 of shape (layers, heads, tokens, tokens), with the tokens, and `to_html()`.
+
+        Raises:
+            InvalidInput: A text is blank, the encoder has no attention, or no such layer.
+            TooLarge: The text has more tokens than the encoder's `attention_tokens`.
+        """
+        return self._run(self._client.attention(text, text_pair, layers=layers, executor=executor, timeout=timeout))
 
     def delete(
         self,

@@ -176,6 +176,11 @@ class DocumentBatch:
             values.append(default if value is None else value)
         return values
 
+    def has(self, name: str) -> list[bool]:
+        """Whether a field holds something, of every document; its value is not read."""
+        nodes = (doc.data.get(name) for doc in self._docs)
+        return [node is not None and node.WhichOneof("content") is not None for node in nodes]
+
     def set_column(self, name: str, values: Sequence[Any]) -> None:
         """Write a field of every document; None empties it.
 

@@ -106,6 +106,8 @@ class Document(Passage):
     token_spans: Optional[NdArray] = None
     token_vectors: Optional[NdArray] = None
     attention: Optional[NdArray] = None
+    attention_about: Optional[Dict[str, Any]] = None
+    """With it at /attention: `model`, `layers`, and `pair_start`, which of the tokens is the first of `text_pair`."""
     receipt: Optional[Dict[str, Any]] = None
     sparse_indices: Optional[NdArray] = None
     sparse_values: Optional[NdArray] = None

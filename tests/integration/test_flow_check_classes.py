@@ -138,7 +138,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
         ("config", "uses", "config.yml: with.modle: Encoder takes no such argument (did you mean 'model'?)"),
         ("noconfig", "uses", "there is no file other.yml in {folder}"),
         ("inline", "uses", "the inline mapping: with.siz: Encoder takes no such argument (did you mean 'size'?)"),
-        ("container", "uses", "docker://image names a container or a hub package, which is not run here; "),
+        ("container", "uses", "docker://image names a container, which is not run here; "),
         ("nomodule", "uses", "importing it failed: ModuleNotFoundError: No module named 'nowhere' (install it: "),
     ],
 )

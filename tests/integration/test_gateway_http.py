@@ -347,7 +347,11 @@ async def test_status_and_health() -> None:
         status = (await flow.http.get("/status")).json()
         assert status["name"] == "flowdex"
         assert status["ready"] is True
+        assert status["requests"] == {}
         assert status["endpoints"]["/search"] == ["all", "b"]
+        for executor in status["executors"]:
+            assert executor.pop("queue_ms") == 0
+            assert executor.pop("calls")["count"] == 0
         assert status["executors"] == [
             {
                 "name": "all",
@@ -375,17 +379,90 @@ async def test_status_and_health() -> None:
         assert replicas[0]["failure"]
 
 
+async def test_status_says_what_requests_and_calls_took() -> None:
+    a, b = everything(), FakeExecutor("b", {"/encode": None, "/rank": failing(InvalidInput("no"))})
+    async with serving(a, b) as flow:
+        for _ in range(3):
+            await flow.http.post("/encode", json={"texts": "a"})
+        await flow.http.post("/index", json={"documents": [{"text": "a"}]})
+        await flow.http.post("/rank", json={"query": "a", "texts": ["b"]})
+        status = (await flow.http.get("/status")).json()
+    counts = {name: (each["count"], each["failed"]) for name, each in status["requests"].items()}
+    assert counts == {"/encode": (3, 0), "/index": (1, 0), "/rank": (1, 1)}
+    calls = {each["name"]: (each["calls"]["count"], each["calls"]["failed"]) for each in status["executors"]}
+    assert calls == {"all": (4, 0), "b": (4, 1)}
+    for each in (*status["requests"].values(), *(executor["calls"] for executor in status["executors"])):
+        assert len(each["buckets"]) == len(status["bounds_ms"]) + 1
+        assert sum(each["buckets"]) == each["count"]
+        assert 0 < each["p50_ms"] <= each["p95_ms"] <= each["p99_ms"]
+
+
+async def test_which_token_met_which() -> None:
+    async def tokens(request: pb.DataRequestProto) -> None:
+        batch = DocumentBatch.from_proto(request.data.docs)
+        words = [(text or "").split() for text in batch.texts]
+        batch.set_column("token_texts", [["[CLS]", *each] for each in words])
+        spans = [[[0, 0], *([index, index + 1] for index in range(len(each)))] for each in words]
+        batch.set_column("token_spans", [np.array(each) for each in spans])
+        vectors = [[[1, 1], *([len(word), 1] for word in each)] for each in words]
+        batch.set_column("token_vectors", [np.array(each, np.float16) for each in vectors])
+        batch.set_column("receipt", [{"dropped": 2} for _ in words])
+
+    encoder = FakeExecutor("e", {"/encode": tokens})
+    async with serving(encoder) as flow:
+        reply = await flow.http.post("/interaction", json={"query": "aa b", "text": "aa"})
+        found = reply.json()
+        assert reply.status_code == 200, found
+        assert found.pop("took_ms") > 0
+        slanted = pytest.approx(3 / 10**0.5, rel=1e-3)
+        assert found["cosines"] == [[pytest.approx(1, rel=1e-3)], [slanted]]
+        assert (found["query"]["texts"], found["text"]["dropped"]) == (["aa", "b"], 2)
+        assert wire.dict_from_struct(encoder.seen[-1].parameters)["truncation"] == "head"
+        found = problem(await flow.http.post("/interaction", json={"query": " ", "text": "a"}), 422, "InvalidInput")
+        assert found["errors"][0]["pointer"] == "#/query"
+        problem(await flow.http.post("/interaction", json={"query": "a", "text": "a", "model": "x"}), 404, "NotFound")
+    async with serving(everything()) as flow:
+        found = problem(await flow.http.post("/interaction", json={"query": "a", "text": "a"}), 500, "ExecutorError")
+        assert "token vectors" in found["detail"]
+    async with serving(FakeExecutor("i", {"/search": None})) as flow:
+        problem(await flow.http.post("/interaction", json={"query": "a", "text": "a"}), 404, "NotFound")
+
+
+async def test_the_query_and_the_text_have_prompts_of_their_own() -> None:
+    encoder = FakeExecutor(
+        "e", {"/encode": encode, "/status": result("e", dimensions=2, prompts={"query": "q: ", "passage": "p: "})}
+    )
+    async with serving(encoder) as flow:
+        await flow.http.post("/interaction", json={"query": "a", "text": "b"})
+    asked = {
+        DocumentBatch.from_proto(each.data.docs).texts[0]: wire.dict_from_struct(each.parameters).get("prompt")
+        for each in encoder.seen
+        if each.header.exec_endpoint == "/encode"
+    }
+    assert asked == {"a": "query", "b": "passage"}
+
+
+async def test_the_page_is_served_beside_the_api() -> None:
+    async with serving(everything()) as flow:
+        page = await flow.http.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "x-request-id" in page.headers
+        assert (await flow.http.get("/page/app.js")).status_code == 200
+        problem(await flow.http.get("/page/app.py"), 404, "NotFound")
+        assert (await flow.http.post("/", json={"inputs": "a"})).status_code == 200, "that is the TEI client's"
+
+
 async def test_the_documents_of_the_api() -> None:
     async with serving(everything()) as flow:
-        page = await flow.http.get("/", follow_redirects=True)
-        assert page.url.path == "/docs"
+        page = await flow.http.get("/docs")
         assert page.headers["content-type"].startswith("text/html")
         assert "http://" not in page.text and "https://" not in page.text, "it must work offline"
         document = (await flow.http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         "/encode", "/index", "/search", "/get", "/scroll", "/count", "/documents", "/documents/{id}",
-        "/rank", "/status", "/metrics", "/health/live", "/health/ready", "/admin/scale", "/admin/restart",
+        "/rank", "/attention", "/interaction", "/status", "/metrics", "/health/live", "/health/ready",
+        "/admin/scale", "/admin/restart",
         "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/v1/rerank", "/v2/rerank",
         "/embed", "/embed_all", "/embed_sparse", "/rerank", "/similarity", "/tokenize", "/decode", "/info", "/health",
         "/status/server", "/status/client", "/post", "/dry_run",

@@ -39,6 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "index": ("flowdex.cli.index:index", "Add files, folders or standard input to the index."),
         "search": ("flowdex.cli.search:search", "Find the documents that answer a query."),
         "rank": ("flowdex.cli.rank:rank", "Rank texts by how well they answer a query, without an index."),
+        "attention": ("flowdex.cli.attention:attention", "Show where each token of a text looks, as a page too."),
         "get": ("flowdex.cli.documents:get", "Print documents by their ids."),
         "count": ("flowdex.cli.documents:count", "Count documents, all or those that a filter finds."),
         "export": ("flowdex.cli.documents:export", "Write documents as JSON lines; or the flow for Kubernetes."),

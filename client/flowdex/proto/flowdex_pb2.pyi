@@ -225,3 +225,89 @@ class JinaInfoProto(_message.Message):
     jina: _containers.ScalarMap[str, str]
     envs: _containers.ScalarMap[str, str]
     def __init__(self, jina: _Optional[_Mapping[str, str]] = ..., envs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class OldNdArrayProto(_message.Message):
+    __slots__ = ("dense", "cls_name", "parameters")
+    DENSE_FIELD_NUMBER: _ClassVar[int]
+    CLS_NAME_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    dense: DenseNdArrayProto
+    cls_name: str
+    parameters: _struct_pb2.Struct
+    def __init__(self, dense: _Optional[_Union[DenseNdArrayProto, _Mapping]] = ..., cls_name: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class OldScoreProto(_message.Message):
+    __slots__ = ("value", "op_name", "description", "ref_id")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    OP_NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    REF_ID_FIELD_NUMBER: _ClassVar[int]
+    value: float
+    op_name: str
+    description: str
+    ref_id: str
+    def __init__(self, value: _Optional[float] = ..., op_name: _Optional[str] = ..., description: _Optional[str] = ..., ref_id: _Optional[str] = ...) -> None: ...
+
+class OldDocumentProto(_message.Message):
+    __slots__ = ("id", "blob", "tensor", "text", "granularity", "adjacency", "parent_id", "weight", "uri", "modality", "mime_type", "offset", "location", "chunks", "matches", "embedding", "tags", "scores", "evaluations", "metadata")
+    class ScoresEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: OldScoreProto
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[OldScoreProto, _Mapping]] = ...) -> None: ...
+    class EvaluationsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: OldScoreProto
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[OldScoreProto, _Mapping]] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BLOB_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    GRANULARITY_FIELD_NUMBER: _ClassVar[int]
+    ADJACENCY_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    URI_FIELD_NUMBER: _ClassVar[int]
+    MODALITY_FIELD_NUMBER: _ClassVar[int]
+    MIME_TYPE_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LOCATION_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    MATCHES_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    blob: bytes
+    tensor: OldNdArrayProto
+    text: str
+    granularity: int
+    adjacency: int
+    parent_id: str
+    weight: float
+    uri: str
+    modality: str
+    mime_type: str
+    offset: float
+    location: _containers.RepeatedScalarFieldContainer[float]
+    chunks: _containers.RepeatedCompositeFieldContainer[OldDocumentProto]
+    matches: _containers.RepeatedCompositeFieldContainer[OldDocumentProto]
+    embedding: OldNdArrayProto
+    tags: _struct_pb2.Struct
+    scores: _containers.MessageMap[str, OldScoreProto]
+    evaluations: _containers.MessageMap[str, OldScoreProto]
+    metadata: _struct_pb2.Struct
+    def __init__(self, id: _Optional[str] = ..., blob: _Optional[bytes] = ..., tensor: _Optional[_Union[OldNdArrayProto, _Mapping]] = ..., text: _Optional[str] = ..., granularity: _Optional[int] = ..., adjacency: _Optional[int] = ..., parent_id: _Optional[str] = ..., weight: _Optional[float] = ..., uri: _Optional[str] = ..., modality: _Optional[str] = ..., mime_type: _Optional[str] = ..., offset: _Optional[float] = ..., location: _Optional[_Iterable[float]] = ..., chunks: _Optional[_Iterable[_Union[OldDocumentProto, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[OldDocumentProto, _Mapping]]] = ..., embedding: _Optional[_Union[OldNdArrayProto, _Mapping]] = ..., tags: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., scores: _Optional[_Mapping[str, OldScoreProto]] = ..., evaluations: _Optional[_Mapping[str, OldScoreProto]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class OldDocumentListProto(_message.Message):
+    __slots__ = ("docs",)
+    DOCS_FIELD_NUMBER: _ClassVar[int]
+    docs: _containers.RepeatedCompositeFieldContainer[OldDocumentProto]
+    def __init__(self, docs: _Optional[_Iterable[_Union[OldDocumentProto, _Mapping]]] = ...) -> None: ...

@@ -66,6 +66,7 @@ _PROCESS_DATA_SERVICE = wire.PROCESS_DATA.split("/")[1]
 GATEWAY_SERVICES: tuple[str, ...] = tuple(name for name in _ALL_SERVICES if name != _PROCESS_DATA_SERVICE)
 EXECUTOR_SERVICES: tuple[str, ...] = tuple(name for name in _ALL_SERVICES if name != _DRY_RUN_SERVICE)
 
+_OLD = "Old"
 _DOCARRAY_MESSAGES = frozenset(
     {
         "DenseNdArrayProto",
@@ -99,6 +100,8 @@ def descriptor_pool(more: Iterable[FileDescriptor] = ()) -> DescriptorPool:
         [timestamp_pb2.DESCRIPTOR.name, struct_pb2.DESCRIPTOR.name, empty_pb2.DESCRIPTOR.name, docarray.name]
     )
     for message in ours.message_type:
+        if message.name.startswith(_OLD):  # no service says that it takes them
+            continue
         _rename(message)
         (docarray if message.name in _DOCARRAY_MESSAGES else jina).message_type.append(message)
     for method in _METHODS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from flowdex.attention import Attention
 from flowdex.documents import DocumentBatch
 from flowdex.errors import FlowdexError
 from flowdex.ranking import RankedText
@@ -89,6 +90,18 @@ class Transport(Protocol):
         self, query: str, texts: Sequence[str], parameters: Mapping[str, Any], timeout: float | None
     ) -> list[RankedText]:
         """Answer the texts, best first."""
+        ...
+
+    async def attention(
+        self,
+        text: str,
+        text_pair: str | None,
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+        *,
+        executor: str | None = None,
+    ) -> Attention:
+        """Answer the attention of a text or a pair, by that encoder."""
         ...
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:

@@ -18,7 +18,8 @@ from typing import Any
 
 import grpc
 
-from flowdex import ranking, wire
+from flowdex import attention, ranking, wire
+from flowdex.attention import Attention
 from flowdex.documents import DocumentBatch
 from flowdex.errors import (
     Cancelled,
@@ -126,6 +127,22 @@ class GrpcTransport:
         reply = await self._post("/rank", ranking.to_batch(query, texts), parameters, timeout)
         return ranking.from_batch(wire.documents_of(reply), texts)
 
+    async def attention(
+        self,
+        text: str,
+        text_pair: str | None,
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+        *,
+        executor: str | None = None,
+    ) -> Attention:
+        """Ask /attention."""
+        target = None if executor is None else f"{re.escape(executor)}\\Z"
+        batch = attention.to_batch(text, text_pair)
+        return attention.from_batch(
+            wire.documents_of(await self._post("/attention", batch, parameters, timeout, target=target))
+        )
+
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids to /delete."""
         reply = await self._post("/delete", DocumentBatch.from_columns(ids=ids), parameters, timeout)
@@ -191,9 +208,15 @@ class GrpcTransport:
             return self._channel
 
     async def _post(
-        self, endpoint: str, batch: DocumentBatch | None, parameters: Mapping[str, Any], timeout: float | None
+        self,
+        endpoint: str,
+        batch: DocumentBatch | None,
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+        *,
+        target: str | None = None,
     ) -> pb.DataRequestProto:
-        request = wire.build_request(endpoint, batch, parameters=parameters)
+        request = wire.build_request(endpoint, batch, parameters=parameters, target_executor=target)
         reply = wire.read_request(await self._call(wire.PROCESS_SINGLE_DATA, request, timeout))
         error = wire.error_of(reply.header)
         if error is not None:

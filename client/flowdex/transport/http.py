@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from flowdex.attention import Attention
+from flowdex.attention import from_json as attention_from_json
 from flowdex.documents import DocumentBatch
 from flowdex.errors import (
     Cancelled,
@@ -122,6 +124,20 @@ class HttpTransport:
         body = {"query": query, "texts": list(texts), **fields, **_extra(others)}
         results = (await self._json("POST", "/rank", body, timeout))["results"]
         return [RankedText(int(each["index"]), float(each["score"]), each["text"]) for each in results]
+
+    async def attention(
+        self,
+        text: str,
+        text_pair: str | None,
+        parameters: Mapping[str, Any],
+        timeout: float | None,
+        *,
+        executor: str | None = None,
+    ) -> Attention:
+        """Ask POST /attention."""
+        body = {"text": text, "text_pair": text_pair, "model": executor, **parameters}
+        sent = {name: value for name, value in body.items() if value is not None}
+        return attention_from_json(await self._json("POST", "/attention", sent, timeout))
 
     async def delete(self, ids: Sequence[str], parameters: Mapping[str, Any], timeout: float | None) -> int:
         """Send ids, or a filter, to DELETE /documents."""

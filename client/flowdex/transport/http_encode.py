@@ -20,7 +20,7 @@ import numpy.typing as npt
 from flowdex.documents import DocumentBatch
 from flowdex.errors import InternalError, InvalidInput
 
-__all__ = ["encode_body", "write_reply"]
+__all__ = ["encode_body", "read_array", "write_reply"]
 
 _DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "|i1", "uint8": "|u1", "binary": "|u1"}
 
@@ -44,7 +44,7 @@ def write_reply(reply: Mapping[str, Any], batch: DocumentBatch) -> None:
         InternalError: It is not the answer of a flowdex gateway to these.
     """
     try:
-        vectors = [_array(row, reply.get("dtype", "float32")) for row in _column(reply, "embeddings", len(batch))]
+        vectors = [read_array(row, reply.get("dtype", "float32")) for row in _column(reply, "embeddings", len(batch))]
         if len({vector.shape for vector in vectors}) == 1:
             batch.embeddings = np.stack(vectors)
         else:
@@ -58,9 +58,9 @@ def write_reply(reply: Mapping[str, Any], batch: DocumentBatch) -> None:
             tokens = _column(reply, "tokens", len(batch))
             batch.set_column("token_texts", [each["texts"] for each in tokens])
             batch.set_column("token_spans", [np.array(each["spans"], dtype=np.int32) for each in tokens])
-            batch.set_column("token_vectors", [_array(each["vectors"]) for each in tokens])
+            batch.set_column("token_vectors", [read_array(each["vectors"]) for each in tokens])
         if "attentions" in reply:
-            batch.set_column("attention", [_array(each) for each in _column(reply, "attentions", len(batch))])
+            batch.set_column("attention", [read_array(each) for each in _column(reply, "attentions", len(batch))])
         if "receipts" in reply:
             batch.set_column("receipt", _column(reply, "receipts", len(batch)))
     except (binascii.Error, KeyError, TypeError, ValueError) as error:
@@ -80,8 +80,12 @@ def _column(reply: Mapping[str, Any], name: str, count: int) -> list[Any]:
     return list(values)
 
 
-def _array(value: str | Mapping[str, Any], dtype: str = "float32") -> npt.NDArray[Any]:
-    """An array of a reply; raises what `write_reply` translates."""
+def read_array(value: str | Mapping[str, Any], dtype: str = "float32") -> npt.NDArray[Any]:
+    """An array of a reply.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
     if isinstance(value, str):
         return np.frombuffer(base64.b64decode(value, validate=True), dtype=_DTYPES[dtype])
     kind = np.dtype(_DTYPES[value["dtype"]])

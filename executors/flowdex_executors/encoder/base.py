@@ -368,7 +368,7 @@ def check_options(options: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the options that all encoders share, by name."""
     return {
         name: f"must be a whole number of at least 1, got {value!r}"
-        for name in ("batch_tokens", "threads")
+        for name in ("batch_tokens", "threads", "attention_tokens")
         if (value := options.get(name)) is not None
         and (isinstance(value, bool) or not isinstance(value, int) or value < 1)
     }

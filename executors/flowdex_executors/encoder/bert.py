@@ -8,7 +8,8 @@ Pooling and normalisation are what the model's own sentence-transformers files s
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flowdex.errors import ConfigurationError
+from flowdex.errors import ConfigurationError, InvalidInput
+from flowdex_executors.encoder.attention import AttentionModel
 from flowdex_executors.encoder.backend import COMPUTE_DTYPES, Backend, choose_device
 from flowdex_executors.encoder.base import available_cores, check_options
 from flowdex_executors.encoder.ctranslate2_backend import CTranslate2Backend
@@ -84,6 +85,7 @@ class BertEncoder(TokenEncoder):
             compute_dtype=compute_dtype,
             threads=threads,
             fingerprint_parts={**files.digests, **_parts(files, backend, quantization)},
+            attention_model=_attention_model(files, device, compute_dtype),
             **options,
         )
 
@@ -184,6 +186,29 @@ def _parts(files: ModelFiles, backend: str, quantization: Any) -> dict[str, Any]
         return {"quantization": f"{quantization} by {backend}"}  # each rounds in its own way
     file = files.onnx_file if backend == "onnx" and not PackedBert.supports(files) else None
     return {} if file is None else {"onnx": digest_files(file)}
+
+
+def _attention_model(files: ModelFiles, device: str, compute_dtype: str) -> AttentionModel | None:
+    """What gives the attention of a model whose backend does not; None where its files do not say its size."""
+    config = files.config
+    layers, heads = (
+        config.get(name) or config.get(older)
+        for name, older in (("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads"))
+    )
+    if layers is None or heads is None:
+        return None
+
+    def load() -> Backend:
+        if PackedBert.supports(files):
+            return PackedBert(files, device, compute_dtype)
+        if not files.has_weights:
+            raise InvalidInput(
+                f"attention is computed from a model's weights, and {files.path} holds an .onnx file only: put "
+                "model.safetensors or pytorch_model.bin beside it"
+            )
+        return TransformersBackend(files, device, compute_dtype)
+
+    return AttentionModel((int(layers), int(heads)), load)
 
 
 def _load(

@@ -33,6 +33,8 @@ class EncodeParameters(OutputParameters):
         max_length: Longest sequence in tokens, special tokens included; None for the encoder's own, which is also the
             most.
         prompt: Name of the prompt that goes before each text; None for the endpoint's.
+        mask_special: Whether the vectors of special tokens ([CLS], [SEP]) are left out of the pooling, but for modes
+            that take one of them (cls, sep), and are zeros without pooling. The model itself sees them.
         tokens: Whether each document gets its tokens: `token_texts`, `token_spans`, `token_vectors`.
         attention: Whether each document gets `attention`.
     """
@@ -43,6 +45,7 @@ class EncodeParameters(OutputParameters):
     truncation: Truncation = "head"
     max_length: int | None = Field(default=None, ge=1)
     prompt: str | None = None
+    mask_special: bool = False
     tokens: bool = False
     attention: bool = False
 

@@ -24,11 +24,20 @@ import numpy.typing as npt
 from jina import requests
 
 from flowdex.errors import ConfigurationError, InvalidInput, TooLarge
+from flowdex_executors.encoder.attention import (
+    ATTENTION_VIEW,
+    AttentionModel,
+    AttentionParameters,
+    AttentionSource,
+    check_size,
+    chosen_layers,
+)
 from flowdex_executors.encoder.backend import Backend, resolve_layers
-from flowdex_executors.encoder.base import Encoder, Endpoint
+from flowdex_executors.encoder.base import Encoder, Endpoint, check_options
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.options import DecodeParameters, EncodeParameters, TokenizeParameters, vector_size
 from flowdex_executors.encoder.output import (
+    Dtype,
     OutputParameters,
     Vectors,
     cast,
@@ -53,8 +62,6 @@ from flowdex_executors.schema import DocumentColumns
 
 __all__ = ["TokenEncoder"]
 
-_ATTENTION_BYTES = 32 * 2**20  # of one request: a reply of 64 MiB is the default limit
-
 
 class TokenEncoder(Encoder):
     """Encodes texts with a model that gives each token a vector.
@@ -77,6 +84,8 @@ class TokenEncoder(Encoder):
         prompt: Name of the prompt that /encode uses where a request names none.
         device: The torch device, for `/status`.
         compute_dtype: The number type that the model computes in, for `/status` and the fingerprint.
+        attention_tokens: Longest sequence that /attention takes; its answer grows with the square.
+        attention_model: What gives attention where the backend has none to give.
         **options: What `Encoder` takes: `batch_tokens`, `threads`, and Jina's own.
 
     Raises:
@@ -107,8 +116,12 @@ class TokenEncoder(Encoder):
         prompt: str | None = None,
         device: str = "cpu",
         compute_dtype: str = "float32",
+        attention_tokens: int = 128,
+        attention_model: AttentionModel | None = None,
         **options: Any,
     ) -> None:
+        for name, problem in check_options({"attention_tokens": attention_tokens}).items():
+            raise ConfigurationError(f"{name} {problem}")
         output = {
             "pooling": pooling,
             "layers": layers,
@@ -127,6 +140,8 @@ class TokenEncoder(Encoder):
         self.backend = backend
         self.padded = backend.padded
         self.prompts = Prompts(prompts or {}, prompt)
+        self.attention_tokens = min(attention_tokens, max_tokens or attention_tokens)
+        self._attention = AttentionSource(backend, attention_model)
         try:
             self.dimensions = self._check(self.defaults)
         except InvalidInput as error:
@@ -171,7 +186,7 @@ class TokenEncoder(Encoder):
 
     def run_batch(self, batch: list[Job]) -> list[Encoded]:
         """Compute a batch, in a compute thread."""
-        return compute_jobs(self.backend, batch)
+        return compute_jobs(self.backend, batch, self._attention.backend)
 
     def prepare_thread(self) -> None:
         """One thread an operation: the parallel work is several batches, and teams of threads would only collide."""
@@ -202,6 +217,7 @@ class TokenEncoder(Encoder):
             "device": self.device,
             "compute_dtype": self.compute_dtype,
             "backend": self.backend.name,
+            "attention": None if (shape := self._attention.shape) is None else {"layers": shape[0], "heads": shape[1]},
         }
 
     def fingerprint(self, options: OutputParameters) -> str:
@@ -224,6 +240,8 @@ class TokenEncoder(Encoder):
         # What most encoders do not have is not in their fingerprints.
         if len(layers) > 1:
             parts["layer_mode"] = options.layer_mode
+        if options.mask_special:
+            parts["mask_special"] = True
         if self.compute_dtype != "float32":
             parts["compute_dtype"] = self.compute_dtype
         if self.prompts.texts:
@@ -276,6 +294,69 @@ class TokenEncoder(Encoder):
         targets.batch.texts = await asyncio.to_thread(tokenizer.decode, ids, skip_special=wanted.skip_special)
         return docs
 
+    # ---- attention by itself ----
+
+    @requests(on="/attention")  # type: ignore[untyped-decorator]
+    async def attention(
+        self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
+    ) -> DocumentColumns:
+        """Give every document the attention of its text, or of its `text` and `text_pair` read as one sequence.
+
+        That is `attention`, of shape (layers, heads, tokens, tokens): in each row, how much of each token went into
+        the row's. With it come `token_texts`, `token_spans`, and `attention_about`: the `model`, the numbers of the
+        `layers`, and for a pair `pair_start`, the position of the first token of the second text. Texts stand as they
+        are, without prompt and context.
+
+        Raises:
+            InvalidInput: The model has no attention, a text is blank or absent, or a parameter is wrong.
+            TooLarge: A text has more than `attention_tokens` tokens, or the answer would be too large.
+        """
+        wanted = parse_parameters(AttentionParameters, parameters)
+        source = self._attention
+        if source.shape is None:
+            raise InvalidInput(
+                f"the model {self.model!r} ({self.backend.name}) has no attention to show: only transformers have, "
+                "as those of flowdex_executors.BertEncoder and GptEncoder; of several encoders, name the one to ask"
+            )
+        layers = chosen_layers(wanted.layers, source.shape[0])
+        targets = find_targets(docs.batch, keep=False)
+        options = TokeniseOptions(self.attention_tokens, "error", spans=True)
+        sequences: list[TokenSequence] = await self.in_parts(
+            partial(self.tokenizer.tokenise, options=options), targets.inputs()
+        )
+        for index, sequence in enumerate(sequences):
+            if not len(sequence):
+                raise InvalidInput(f"{targets.name(index)} {self.no_tokens}")
+            if sequence.dropped:
+                name = "the text" if len(targets) == 1 else targets.name(index)
+                raise TooLarge(
+                    f"{name} has more than the {self.attention_tokens} tokens whose attention is shown; "
+                    "shorten it, or raise attention_tokens in uses_with of the encoder, as far as the model goes"
+                )
+        check_size(sequences, source.shape)
+        if source.backend is None:
+            await asyncio.to_thread(source.load)
+        pending = self.submit([Job(sequence, ATTENTION_VIEW) for sequence in sequences])
+        encoded: list[Encoded] = await self.results(pending, targets.name)
+        await asyncio.to_thread(self._write_attention, targets, sequences, encoded, layers, wanted.dtype)
+        return docs
+
+    def _write_attention(
+        self,
+        targets: Targets,
+        sequences: Sequence[TokenSequence],
+        encoded: Sequence[Encoded],
+        layers: list[int],
+        dtype: Dtype,
+    ) -> None:
+        batch = targets.batch
+        batch.set_column("token_texts", [self.tokenizer.tokens(sequence) for sequence in sequences])
+        batch.set_column("token_spans", [_spans(sequence) for sequence in sequences])
+        about = {"model": self.model, "layers": layers}
+        batch.set_column("attention_about", [{**about, "pair_start": sequence.pair_start} for sequence in sequences])
+        weights = [each.attention for each in encoded]
+        batch.set_column("attention", [None if each is None else cast(each[layers], dtype) for each in weights])
+
     # ---- a request ----
 
     def options(self, parameters: Mapping[str, Any] | None, *, keep: bool) -> EncodeParameters:
@@ -316,6 +397,7 @@ class TokenEncoder(Encoder):
             pooling=options.pooling if options.pooled else (),
             tokens=options.tokens or not options.pooled,
             attention=options.attention,
+            mask_special=options.mask_special,
         )
 
     async def compute(self, targets: Targets, options: OutputParameters) -> None:
@@ -345,7 +427,7 @@ class TokenEncoder(Encoder):
         tokenise = TokeniseOptions(
             max_tokens=options.max_length or self.max_tokens,
             truncation=options.truncation,
-            spans=options.tokens or "sep" in options.pooling,
+            spans=options.tokens or options.mask_special or "sep" in options.pooling,
             exact=options.receipt,
         )
         prompt = self.prompts.text(options.prompt)
@@ -371,19 +453,11 @@ class TokenEncoder(Encoder):
         if "idf" in options.pooling and any(sequence.weights is None for sequence in sequences):
             raise InvalidInput(f"pooling: idf needs weights of words, which {self.model!r} has none of; use mean")
         if options.attention:
-            self._check_attention(sequences)
+            assert self._attention.shape is not None  # _check has seen that it is there
+            check_size(sequences, self._attention.shape)
         if options.tokens:
             return [without_prefix(*each) for each in zip(prefixes, texts, sequences, strict=True)]
         return sequences
-
-    def _check_attention(self, sequences: Sequence[TokenSequence]) -> None:
-        layers, heads = self.backend.attention_shape  # type: ignore[attr-defined]  # _check has seen that it is there
-        size = sum(4 * layers * heads * len(sequence) ** 2 for sequence in sequences)
-        if size > _ATTENTION_BYTES:
-            raise TooLarge(
-                f"the attention of these documents is {size >> 20} MiB, more than the {_ATTENTION_BYTES >> 20} MiB "
-                "that a request may ask for; send fewer or shorter texts, or lower max_length"
-            )
 
     def _write(
         self,

@@ -88,6 +88,7 @@ class TokenSequence:
         spans: [start, end) of each token in the text, in characters; (0, 0) for special tokens, the second text's own
             characters in the second part of a pair, and those of the words joined by single spaces for words.
         special: Positions of the special tokens, which have no text.
+        pair_start: Position of the first token of a pair's second text, where spans are wanted.
         type_ids: 0 or 1 for each token of a pair, where the model tells the two texts apart.
         weights: Weight of each token in the pooling "idf", where the family has such weights.
         windows: Further sequences of the same text ("window_mean"), in order.
@@ -97,6 +98,7 @@ class TokenSequence:
     dropped: int = 0
     spans: list[Span] | None = None
     special: Sequence[int] = ()
+    pair_start: int | None = None
     type_ids: list[int] | None = None
     weights: Sequence[float] | None = None
     windows: tuple[TokenSequence, ...] = ()
@@ -270,6 +272,7 @@ class TextTokenizer:
                     dropped=total - len(first) - len(second),
                     spans=both.offsets if options.spans else None,
                     special=tuple(position for position, special in enumerate(mask) if special),
+                    pair_start=_first(both.sequence_ids, 1) if options.spans else None,
                     type_ids=both.type_ids if any(both.type_ids) else None,
                 )
             )
@@ -371,6 +374,11 @@ def _part(text: str, size: int | None, from_end: bool) -> str:
         return text[space if space > 0 else len(text) - size :]
     space = text.rfind(" ", size // 2, size)
     return text[: space if space > 0 else size]
+
+
+def _first(values: Sequence[int | None], wanted: int) -> int | None:
+    """Position of the first of the values that is the wanted one, if any is."""
+    return next((position for position, value in enumerate(values) if value == wanted), None)
 
 
 def _share(first: int, second: int, room: int) -> tuple[int, int]:

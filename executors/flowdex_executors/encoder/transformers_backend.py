@@ -82,7 +82,7 @@ class TransformersBackend:
             inputs: dict[str, Any] = {
                 "input_ids": self._padded([sequence.ids for sequence in sequences], longest, self._padding),
                 "attention_mask": mask.long(),
-                "output_hidden_states": set(wanted) != {top},
+                "output_hidden_states": any(layer != top for layer in wanted),
             }
             if self._has_types and any(sequence.type_ids for sequence in sequences):
                 types = [sequence.type_ids or [0] * len(sequence) for sequence in sequences]

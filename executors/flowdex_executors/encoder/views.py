@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 __all__ = ["Encoded", "Job", "View", "compute_in_order", "compute_jobs"]
 
 
+_OF_SPECIAL = ("cls", "sep")  # modes whose vector is that of a special token
+
+
 class View(NamedTuple):
     """What is made of the token vectors of a sequence. Sequences of equal views are computed together.
 
     Attributes:
-        layers: Layers, as numbers from 0.
+        layers: Layers, as numbers from 0; none where no vectors are wanted.
         average: Whether several layers are averaged, and not concatenated.
         pooling: Pooling modes; empty for no pooling.
         tokens: Whether the token vectors are wanted.
         attention: Whether the attention is wanted.
+        mask_special: Whether special tokens are left out.
     """
 
     layers: tuple[int, ...]
@@ -40,6 +44,7 @@ class View(NamedTuple):
     pooling: tuple[str, ...]
     tokens: bool
     attention: bool
+    mask_special: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,13 @@ class Encoded(NamedTuple):
     attention: Vectors | None = None
 
 
-def compute_jobs(backend: Backend, jobs: Sequence[Job]) -> list[Encoded]:
+def compute_jobs(backend: Backend, jobs: Sequence[Job], attending: Backend | None = None) -> list[Encoded]:
     """Compute a batch: one forward pass, and another one for the sequences whose attention is wanted.
+
+    Args:
+        backend: Computes it.
+        jobs: What of which sequences.
+        attending: Computes those whose attention is wanted, where the backend does not.
 
     Raises:
         FloatingPointError: The model gives a vector that is not finite.
@@ -75,7 +85,8 @@ def compute_jobs(backend: Backend, jobs: Sequence[Job]) -> list[Encoded]:
     with torch.inference_mode():
         for attention, part in groupby(order, key=lambda index: jobs[index].view.attention):
             indices = list(part)
-            encoded = compute_in_order(backend, [jobs[index] for index in indices], attention)
+            chosen = attending if attention and attending is not None else backend
+            encoded = compute_in_order(chosen, [jobs[index] for index in indices], attention)
             for index, each in zip(indices, encoded, strict=True):
                 results[index] = each
     return results  # type: ignore[return-value]  # all are filled
@@ -119,20 +130,23 @@ def _look(jobs: Sequence[Job], by_layer: Mapping[int, Tensor], computed: TokenVe
     import torch
 
     view = jobs[0].view
-    tensors = [by_layer[layer] for layer in view.layers]
-    if len(tensors) == 1:
-        values = tensors[0].float()
-    elif view.average:
-        values = torch.stack(tensors).float().mean(0)
-    else:
-        values = torch.cat(tensors, dim=1).float()
     vectors: Sequence[Vectors | None] = [None] * len(jobs)
     tokens: Sequence[Vectors | None] = [None] * len(jobs)
     attentions: Sequence[Vectors | None] = [None] * len(jobs)
-    if view.pooling:
-        vectors = list(_to_numpy(_pooled(jobs, values, computed.lengths)))
-    if view.tokens:
-        tokens = np.split(_to_numpy(values), np.cumsum([len(job) for job in jobs])[:-1])
+    if view.layers:
+        tensors = [by_layer[layer] for layer in view.layers]
+        if len(tensors) == 1:
+            values = tensors[0].float()
+        elif view.average:
+            values = torch.stack(tensors).float().mean(0)
+        else:
+            values = torch.cat(tensors, dim=1).float()
+        if view.pooling:
+            vectors = list(_to_numpy(_pooled(jobs, values, computed.lengths)))
+        if view.tokens:
+            if view.mask_special and not view.pooling:
+                values = values * _ordinary(jobs, values).unsqueeze(1)
+            tokens = np.split(_to_numpy(values), np.cumsum([len(job) for job in jobs])[:-1])
     if computed.attentions is not None:
         attentions = [_to_numpy(each.float()) for each in computed.attentions]
     return [Encoded(*each) for each in zip(vectors, tokens, attentions, strict=True)]
@@ -147,7 +161,29 @@ def _pooled(jobs: Sequence[Job], values: Tensor, lengths: Tensor) -> Tensor:
         separators = torch.tensor([max(job.sequence.special) for job in jobs], device=values.device)
     if "idf" in modes:
         weights = torch.tensor([w for job in jobs for w in job.sequence.weights or ()], device=values.device)
-    return pool(values, lengths, modes, separators=separators, weights=weights)
+    if not jobs[0].view.mask_special:
+        return pool(values, lengths, modes, separators=separators, weights=weights)
+    kept = _ordinary(jobs, values)
+    rows = values[kept]
+    counts = torch.segment_reduce(kept.to(torch.float32), "sum", lengths=lengths, axis=0).long()
+    parts = []
+    for mode in modes:
+        if mode in _OF_SPECIAL:
+            parts.append(pool(values, lengths, (mode,), separators=separators))
+        else:
+            parts.append(pool(rows, counts, (mode,), weights=None if weights is None else weights[kept]))
+    return torch.cat(parts, dim=1)
+
+
+def _ordinary(jobs: Sequence[Job], values: Tensor) -> Tensor:
+    """Which rows are of no special token; all those of a sequence that has nothing else. Of shape (rows,), boolean."""
+    import torch
+
+    kept: list[bool] = []
+    for job in jobs:
+        special = frozenset(job.sequence.special)
+        kept += [len(special) == len(job) or position not in special for position in range(len(job))]
+    return torch.tensor(kept, device=values.device)
 
 
 def _to_numpy(tensor: Tensor) -> Vectors:

@@ -6,12 +6,11 @@
     arrays    their bytes, one after the other
 
 JSON and arrays rather than pickle, because a frame is also written to disk (the engine's redo file), and reading a file
-must never run code.
+must never run code. orjson is five to ten times as fast at it as the standard library's json.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 __all__ = ["Array", "decode", "encode", "read_frame"]
 
@@ -31,15 +31,10 @@ def encode(body: Any, arrays: Sequence[Array] = ()) -> bytes:
     """Build a whole frame, its length included.
 
     Raises:
-        TypeError, ValueError: The body is not JSON, or holds NaN or an infinity.
+        TypeError: The body is not JSON. (NaN and infinities become null: who makes a body has refused them.)
     """
     arrays = [np.ascontiguousarray(array) for array in arrays]
-    head = json.dumps(
-        {"body": body, "arrays": [[array.dtype.str, array.shape] for array in arrays]},
-        ensure_ascii=False,
-        allow_nan=False,
-        separators=(",", ":"),
-    ).encode()
+    head = orjson.dumps({"body": body, "arrays": [[array.dtype.str, array.shape] for array in arrays]})
     size = _HEAD.size + len(head) + sum(array.nbytes for array in arrays)
     return b"".join(
         [
@@ -60,7 +55,7 @@ def decode(content: bytes) -> tuple[Any, list[Array]]:
     try:
         (head_size,) = _HEAD.unpack_from(content)
         offset = _HEAD.size + head_size
-        head = json.loads(content[_HEAD.size : offset])
+        head = orjson.loads(content[_HEAD.size : offset])
         arrays: list[Array] = []
         for dtype, shape in head["arrays"]:
             count = math.prod(shape)

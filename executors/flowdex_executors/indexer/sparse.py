@@ -84,13 +84,14 @@ class SparseEncoder:
         if not columns:
             return []
         sizes = np.fromiter((len(counts) for _, counts in columns), np.int64, len(columns))
-        bounds = np.cumsum(sizes)[:-1]
+        ends = np.cumsum(sizes).tolist()
         indices = np.fromiter(chain.from_iterable(each for each, _ in columns), np.uint32, int(sizes.sum()))
         counts = np.fromiter(chain.from_iterable(each for _, each in columns), np.float64, int(sizes.sum()))
         row_of = np.repeat(np.arange(len(columns)), sizes)
         norms = K * (1 - B + B * np.bincount(row_of, counts, len(columns)) / self._average_length)
         values = (counts * (K + 1) / (counts + norms[row_of])).astype(np.float32)
-        return list(map(SparseRow, np.split(indices, bounds), np.split(values, bounds)))
+        rows = map(slice, [0, *ends], ends)  # numpy's split does the same in four times the time
+        return [SparseRow(indices[row], values[row]) for row in rows]
 
 
 def _pieces(text: str, spans: WeightedSpans) -> Iterator[tuple[str, float]]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
-from flowdex.fields import joined, read_fields
+from flowdex.fields import FIELDS, joined, read_fields
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, find_model, read_model
 from flowdex_executors.encoder.prompts import Prompts
 from flowdex_executors.encoder.tokenising import load_tokenizer
@@ -156,9 +156,13 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         options = parse_parameters(SegmentParameters, parameters)
         prompt = self._prompt(options.prompt)
         batch = docs.batch
-        batch.ids = [identifier or new_id() for identifier in batch.ids]
+        if not all(batch.ids):
+            batch.ids = [identifier or new_id() for identifier in batch.ids]
         failures: dict[int, FlowdexError] = {}
+        left_alone = _ready(batch)
         for row in unmarked(batch):
+            if left_alone[row]:
+                continue
             try:
                 self._segment(batch.select([row]), options.segment or self.mode, prompt)
             except InvalidInput as error:
@@ -266,6 +270,12 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
     def check(cls, uses_with: Mapping[str, Any], context: Any = None) -> list[str]:
         """Problems of these options that can be known before start, as sentences."""
         return _problems(**uses_with)
+
+
+def _ready(batch: DocumentBatch) -> list[bool]:
+    """Which documents have a vector and nothing to look at: told without reading them, as they come by thousands."""
+    columns = (batch.has(name) for name in ("embedding", FIELDS, "chunks", "segment"))
+    return [vector and not (fields or chunks or mode) for vector, fields, chunks, mode in zip(*columns, strict=True)]
 
 
 def _files(tokenizer: str | None, path: Path, *, needed: bool) -> ModelFiles | None:

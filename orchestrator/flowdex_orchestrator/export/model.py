@@ -46,7 +46,7 @@ GATEWAY = "gateway"
 GRACE = 30.0
 """Seconds an executor takes at most to end what it has begun: the default of `flowdex executor --grace`."""
 
-_DEFAULT_PORTS = {"grpc": 51000, "http": 8080}
+_DEFAULT_PORTS = {"grpc": 51000, "http": 8080, "websocket": 8081, "bert": 5555, "bert-out": 5556}  # in this order
 _RESERVED = frozenset({GATEWAY, "qdrant", "qdrant-headless"})
 _LABEL = 63
 _MOST_FILES = 1_000_000  # bytes: what a ConfigMap holds
@@ -217,6 +217,11 @@ def make_deployment(
     ports = _gateway_ports(flow)
     url = next(f"{protocol}://{GATEWAY}:{port}" for protocol, port in ports.items())
     maker = _Maker(variables, url, image_prefix)
+    if "bert" in ports:
+        maker.remarks.append(
+            f"{GATEWAY}: protocol: bert works with one gateway, so do not scale it; its ports have no keys and no TLS, "
+            "and replies can be read by whoever reaches them: keep them inside of the cluster"
+        )
     executors = tuple(
         maker.executor(executor, labels[executor.name], facts.get(index, {})) for index, executor in started
     )
@@ -247,19 +252,18 @@ def _labels(names: list[str]) -> dict[str, str]:
 
 
 def _gateway_ports(flow: Flow) -> dict[str, int]:
-    if "bert" in flow.gateway.protocols:
+    replicas = flow.gateway.kubernetes.replicas
+    if "bert" in flow.gateway.protocols and replicas > 1:
         raise ConfigurationError(
-            "protocol: bert is for one gateway that clients reach directly, and is not exported: its requests and "
-            "replies are two connections, which a service would lead to two pods. Take it out of `protocol` and `port`"
+            f"gateway.kubernetes.replicas is {replicas}, but protocol: bert takes one gateway: a client's requests and "
+            "replies are two connections, which a service would lead to two pods. Set it to 1, or take bert out of "
+            "`protocol` and `port` and have clients use flowdex.compat.BertClient"
         )
-    ports = {
-        protocol: port or _DEFAULT_PORTS[protocol]
-        for protocol, port in flow.gateway.listeners()
-        if protocol in _DEFAULT_PORTS
-    }
-    if not ports:
+    named = dict(flow.gateway.listeners())
+    ports = {each: named[each] or default for each, default in _DEFAULT_PORTS.items() if each in named}
+    if not ports.keys() & {"grpc", "http"}:
         raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
-    return dict(sorted(ports.items()))  # grpc before http
+    return ports
 
 
 def _gateway(

@@ -53,7 +53,6 @@ _ELSEWHERE = {
     "cased_tokenization": "the model's own tokenizer decides; leave it out",
     "do_lower_case": "the model's own tokenizer decides; leave it out",
     "priority_batch_size": "the encoder puts small requests first by itself; leave it out",
-    "mask_cls_sep": "the encoder attends to [CLS] and [SEP] like the model's training did; leave it out",
     "no_special_token": "the encoder adds the special tokens that the model was trained with; leave it out",
     "no_position_embeddings": "the encoder computes the model as it was trained; leave it out",
     "http_port": "name `http` under `protocol`, with its port",
@@ -116,6 +115,9 @@ class Bert(Section):
         description="How token vectors become one. ENCODER: as the encoder is set up, its layers and length included.",
     )
     show_tokens_to_client: Flag = Field(default=False, description="Send the tokens too, for show_tokens=True.")
+    mask_cls_sep: Flag = Field(
+        default=False, description="Leave [CLS] and [SEP] out of the pooling; with strategy NONE their rows are zeros."
+    )
     fixed_embed_length: Flag = Field(
         default=False, description="With strategy NONE: matrices of max_seq_len rows, not of the longest text's."
     )

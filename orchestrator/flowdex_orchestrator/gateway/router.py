@@ -37,6 +37,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.metrics import Metrics
+from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
@@ -167,6 +168,9 @@ class Router:
         endpoint, status = "", _OK
         try:
             frame = split(data)
+            if old := is_old(frame.data):
+                frame = frame._replace(data=await _aside(upgrade, frame.data))
+                data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
@@ -187,7 +191,10 @@ class Router:
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
                 status = _status_of(error_of(answer.frame.header_only().header))
-            return Reply(self._finish(started, request, answer.frame), answer.is_error)
+            frame = answer.frame
+            if old:
+                frame = frame._replace(data=await _aside(downgrade, frame.data))
+            return Reply(self._finish(started, request, frame), answer.is_error)
         except BaseException as error:
             status = _status_of(error)
             raise
@@ -347,9 +354,13 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
-        reply = await self._pools[executor].call(
-            data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
-        )
+        try:
+            reply = await self._pools[executor].call(
+                data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
+            )
+        except FlowdexError:
+            self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
+            raise
         end = time.time_ns()
         try:
             frame = split(reply)
@@ -360,6 +371,7 @@ class Router:
             ) from None
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
         calls.append(_Call(executor, start, end, status, results))
+        self.metrics.observe_call(executor, (end - start) / 1e9, status.code == ERROR)
         return _Message(frame, reply, status.code == ERROR)
 
     def _floated(self, task: asyncio.Task[_Message]) -> None:
@@ -384,6 +396,11 @@ class Router:
                     results = parameters.fields[RESULTS_KEY].struct_value
                     tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.fields)
         return answer._replace(parameters=request.parameters).join(tail.SerializeToString())
+
+
+async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | memoryview) -> bytes:
+    """`function(data)`, in a thread where that takes a while."""
+    return function(data) if len(data) < _CUT_ASIDE else await asyncio.to_thread(function, data)
 
 
 def _endpoint_of(data: bytes) -> str:

@@ -18,6 +18,7 @@ __all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
 IDEMPOTENT_ENDPOINTS = frozenset(
     {
         "/encode",
+        "/attention",
         "/tokenize",
         "/decode",
         "/embed_sparse",

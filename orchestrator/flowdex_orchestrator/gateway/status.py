@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from flowdex import wire
 from flowdex.errors import FlowdexError, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.gateway.metrics import BOUNDS, Durations
 from flowdex_orchestrator.gateway.topology import GATEWAY
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ _SECONDS = 2.0  # for each executor to say how it is
 
 
 async def flow_status(gateway: Gateway) -> dict[str, Any]:
-    """The flow's name, version, endpoints and executors with their replicas; JSON values only."""
+    """The flow's name, version, endpoints, executors with their replicas, and what each took; JSON values only."""
     endpoints = gateway.router.endpoints()
-    answers = await executor_statuses(gateway)
+    metrics = gateway.router.metrics
+    answers, queues = await asyncio.gather(executor_statuses(gateway), queue_times(gateway))
     return {
         "name": gateway.name,
         "version": version("flowdex"),
@@ -41,6 +43,8 @@ async def flow_status(gateway: Gateway) -> dict[str, Any]:
         "ready": gateway.ready,
         "in_flight": gateway.router.in_flight,
         "endpoints": endpoints,
+        "bounds_ms": [1000 * bound for bound in BOUNDS],
+        "requests": {endpoint: durations.summary() for endpoint, durations in metrics.endpoints.items()},
         "executors": [
             {
                 "name": target.name,
@@ -55,6 +59,8 @@ async def flow_status(gateway: Gateway) -> dict[str, Any]:
                     }
                     for replica in gateway.pools[target.name].replicas
                 ],
+                "queue_ms": queues.get(target.name),
+                "calls": metrics.executors.get(target.name, Durations()).summary(),
                 "status": answers.get(target.name),
             }
             for target in gateway.targets

@@ -71,6 +71,7 @@ def test_flags_as_parameters() -> None:
     )
     assert encode_parameters(flags) == {"tokens": True, "pooling": "cls", "layers": [1, -1], "normalize": False}
     assert encode_parameters(Bert(pooling_strategy="ENCODER")) == {}
+    assert encode_parameters(Bert(mask_cls_sep=True))["mask_special"] is True
     for name in set(STRATEGIES) - {"ENCODER"}:
         assert encode_parameters(Bert(pooling_strategy=name))["pooling"]
 
@@ -149,6 +150,6 @@ def test_free_ports_are_free_for_replies_too() -> None:
 
 
 def test_export_refuses_what_cannot_work_there() -> None:
-    text = HEAD + "  name: g"
-    with pytest.raises(ConfigurationError, match="protocol: bert is for one gateway"):
+    text = HEAD + "  kubernetes: {replicas: 2}"
+    with pytest.raises(ConfigurationError, match=r"replicas is 2, but protocol: bert takes one gateway.*BertClient"):
         make_deployment(parse_flow(text), text, {})

@@ -46,6 +46,13 @@ def test_a_copy_is_written_by_itself() -> None:
     assert batch.to_bytes() == before
 
 
+def test_has_tells_what_holds_something_without_adding_it() -> None:
+    batch = DocumentBatch.from_columns(ids=["a", "b", "c"], texts=["x", "", None])
+    before = batch.to_bytes()
+    assert (batch.has("text"), batch.has("embedding")) == ([True, True, False], [False] * 3)
+    assert batch.to_bytes() == before
+
+
 def test_from_nothing() -> None:
     batch = DocumentBatch.from_columns()
     assert not batch

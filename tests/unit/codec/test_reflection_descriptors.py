@@ -115,7 +115,9 @@ def test_messages_are_jinas(name: str, served_pool: DescriptorPool, jina_pool: D
 
 
 def test_no_message_of_ours_is_left_out() -> None:
-    assert sorted(name.split(".")[1] for name in MESSAGES) == sorted(pb.DESCRIPTOR.message_types_by_name)
+    # Old documents are named by no service.
+    ours = [name for name in pb.DESCRIPTOR.message_types_by_name if not name.startswith("Old")]
+    assert sorted(name.split(".")[1] for name in MESSAGES) == sorted(ours)
 
 
 @pytest.mark.parametrize("name", SERVICES)

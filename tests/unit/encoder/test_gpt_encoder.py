@@ -186,6 +186,15 @@ async def test_attention_and_tokens(make_decoder: MakeDecoder, family: str) -> N
             if text.isascii():
                 covered = [text[start:end].strip().lower() for start, end in spans]
                 assert "".join(covered) == text.replace(" ", "").lower()
+        pair = columns(TEXTS[:1])
+        pair.batch.set_column("text_pair", TEXTS[1:2])
+        seen = (await encoder.attention(docs=pair)).batch
+        (attention,), (about,) = seen.column("attention"), seen.column("attention_about")
+        start = int(about["pair_start"])
+        assert start == len(reply.batch.column("token_texts")[0])
+        assert attention.shape[-1] == len(seen.column("token_texts")[0]) > start
+        np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)
+        assert attention[..., start:, :start].any() and not np.triu(attention, 1).any()
     finally:
         encoder.close()
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, ExecutorError, InvalidInput, TooLarge
 from flowdex_executors import BertEncoder, DocumentColumns
+from flowdex_executors.encoder.options import EncodeParameters
 
 TEXTS = ["hello world", "the flow of search", "東京 日本", "a", "vectors!", "neural " * 30, "b c d e f g", "ü"]
 LIMIT = 64
@@ -533,3 +534,34 @@ async def test_too_little_memory_makes_batches_smaller(folder: Path) -> None:
 def test_wrong_prompts(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="must be texts by their names"):
         BertEncoder(str(folder), prompts={"query": 3})  # type: ignore[dict-item]
+
+
+async def test_special_tokens_are_left_out_of_the_pooling(encoder: BertEncoder) -> None:
+    pairs = [("hello world", "search"), ("a", "the flow")]
+    texts = [*TEXTS, *(first for first, _ in pairs)]
+    fields = {"text_pair": [None] * len(TEXTS) + [second for _, second in pairs]}
+    modes = ["mean", "cls", "max", "sep", "weighted_mean", "mean_sqrt_len"]
+    found = await encode(
+        encoder, texts, fields, pooling=modes, layers=[2], normalize=False, tokens=True, mask_special=True
+    )
+    plain = await encode(encoder, texts, fields, pooling=modes, layers=[2], normalize=False)
+    rows = await encode(encoder, texts, fields, pooling="none", layers=[2], mask_special=True)
+    for index in range(len(texts)):
+        vectors, spans = (found.column(name)[index] for name in ("token_vectors", "token_spans"))
+        special = np.array([start == end for start, end in spans])
+        words = vectors[~special]
+        weights = np.arange(1, len(words) + 1, dtype=np.float32)[:, None]
+        expected = [
+            words.mean(0),
+            vectors[0],
+            words.max(0),
+            vectors[np.flatnonzero(special)[-1]],
+            (words * weights).sum(0) / weights.sum(),
+            words.sum(0) / np.sqrt(len(words)),
+        ]
+        np.testing.assert_allclose(found.embeddings[index], np.concatenate(expected), atol=2e-5)
+        masked = rows.column("embedding")[index]
+        np.testing.assert_allclose(masked, vectors * ~special[:, None], atol=2e-5)
+    assert not np.allclose(found.embeddings, plain.embeddings, atol=1e-3)
+    with_mask = EncodeParameters(mask_special=True)
+    assert encoder.fingerprint(with_mask) != encoder.fingerprint(EncodeParameters())

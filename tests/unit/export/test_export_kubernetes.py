@@ -401,3 +401,25 @@ def test_compose_in_all_its_parts() -> None:
     assert "/var/lib/flowdex" not in c["tmpfs"]
     assert set(stack["volumes"]) == {"c-index", "models"}
     assert stack["services"]["gateway"]["ports"] == ["127.0.0.1:51000:51000", "127.0.0.1:8080:8080"]
+
+
+def test_the_ports_of_bert_as_service_lead_to_one_gateway() -> None:
+    text = "with: {protocol: [grpc, http, websocket, bert], port: [51000, 8080, 8081, 6000]}"
+    executors = "executors: [{name: encoder, uses: flowdex_executors.BertEncoder}]"
+    files = export(f"{text}\ngateway: {{kubernetes: {{ingress: {{host: search.example.org}}}}}}\n{executors}")
+    names = {"grpc": 51000, "http": 8080, "websocket": 8081, "bert": 6000, "bert-out": 6001}
+    base = {key: item for name in files if name.startswith("base/") for key, item in _objects_of(files, name).items()}
+    assert {each["name"]: each["port"] for each in base["Service/gateway"]["spec"]["ports"]} == names
+    (container,) = pod(base["Deployment/gateway"])["containers"]
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == names
+    command = [*container.get("command", []), *container["args"]]
+    assert command[command.index("--port-bert-out") + 1] == "6001"
+    assert base["Deployment/gateway"]["spec"].get("replicas", 1) == 1
+    production = objects(files, "overlays/production/replicas.yaml")
+    assert "Deployment/gateway" not in production
+    led_in = {key for key in base if key.startswith("Ingress/")}
+    assert led_in == {"Ingress/gateway-grpc", "Ingress/gateway-http"}
+
+
+def _objects_of(files: Files, path: str) -> dict[str, Any]:
+    return objects(files, path) if path.endswith(".yaml") and not path.endswith("kustomization.yaml") else {}

@@ -68,7 +68,6 @@ def test_an_inherited_key_is_warned_of_once() -> None:
 
 def test_protocols_and_limits_of_the_gateway() -> None:
     assert findings("with:\n  protocols: [grpc, websocket]\ngateway:\n  uses_with:\n    max_in_flght: 5\n") == [
-        "flow.yml:3:3: with.protocols: the gateway serves grpc, http, bert, not websocket",
         "flow.yml:6:5: gateway.uses_with.max_in_flght: gateway.uses_with has no setting 'max_in_flght'; "
         "did you mean 'max_in_flight'?",
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
@@ -221,3 +224,13 @@ def test_context_weights_and_what_gives_the_text_back() -> None:
     assert ("before" in first, second["before"]) == (False, " -- ")
     assert first["original"] == {"passages": 2, "length": 11, "end": ".", "digest": "abc"}
     assert "original" not in second
+
+
+@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1), st.integers(0, 2**63))
+def test_ids_of_points_are_uuids_of_document_generation_and_ordinal(name: str, generation: int) -> None:
+    passages = read(documents((name, 2)))
+    sparse: list[Any] = [None, None]
+    namespace = uuid.UUID("6f1c4b1e-9d0f-5b7a-8a53-0d2f7d1c7e55")
+    assert [point.id for point in make_points(passages, slice(0, 1), sparse, generation)] == [
+        str(uuid.uuid5(namespace, f"{generation}/{ordinal}/{name}")) for ordinal in (0, 1)
+    ]

@@ -13,6 +13,7 @@ from flowdex_orchestrator.flow.deployment import Ingress
 __all__ = ["ingresses", "routes"]
 
 _DEFAULT_HOST = "flowdex.example.org"
+_LED_IN = ("grpc", "http")
 _DEFAULT_SECRET = "gateway-tls"
 # Of the usual controller; others read their own.
 _PLAIN: Object = {
@@ -75,5 +76,6 @@ def routes(deployment: Deployment) -> list[Object]:
 def _hosts(deployment: Deployment) -> dict[str, str]:
     """Host name of each protocol: HTTP has the given one, gRPC, where there are both, one below it."""
     settings = deployment.settings.ingress or Ingress()
-    host, protocols = settings.host or _DEFAULT_HOST, list(deployment.gateway.ports)
+    # HTTP's port takes WebSockets too; bert is no HTTP, and stays inside.
+    host, protocols = settings.host or _DEFAULT_HOST, [each for each in _LED_IN if each in deployment.gateway.ports]
     return {each: f"grpc.{host}" if each == "grpc" and len(protocols) > 1 else host for each in reversed(protocols)}

@@ -31,7 +31,7 @@ __all__ = ["render"]
 
 _BUILD = "kustomize.config.k8s.io"
 _WRITTEN = "Written by `flowdex export kubernetes`: change the flow file, or add an overlay of your own."
-_NODE_PORTS = {"grpc": 30051, "http": 30080}
+_NODE_PORTS = {"grpc": 30051, "http": 30080, "websocket": 30081, "bert": 30555, "bert-out": 30556}
 _PRODUCTION = Autoscale(min=2, max=8, target_cpu=0.7)
 """Of encoders whose flow does not say."""
 _QUEUE = Autoscale(min=2, max=8)
@@ -395,7 +395,7 @@ def _production(tree: _Tree, deployment: Deployment, indexers: list[Workload], h
 
 def _grown(workload: Workload) -> Workload:
     """A workload as it is in production."""
-    if workload.autoscale is not None:
+    if workload.autoscale is not None or "bert" in workload.ports:  # bert-as-service's clients need one gateway
         return workload
     if workload.role in (Role.ENCODER, Role.GPU_ENCODER):
         return replace(workload, autoscale=_PRODUCTION)

@@ -1,6 +1,6 @@
 """bert-as-service's flags in the encoder's terms (its texts: `flowdex.compat.bert_texts`).
 
-Bert (section of the flow file) --encode_parameters--> {pooling, layers, max_length, normalize, tokens}
+Bert (section of the flow file) --encode_parameters--> {pooling, layers, max_length, normalize, mask_special, tokens}
 
 Layers are counted otherwise there: 0 is the first transformer layer, here it is the input embeddings.
 """
@@ -33,6 +33,8 @@ def encode_parameters(settings: Bert) -> dict[str, Any]:
     chosen["pooling"] = _POOLING[settings.pooling_strategy]
     chosen["layers"] = [layer if layer < 0 else layer + 1 for layer in settings.pooling_layer]
     chosen["normalize"] = False
+    if settings.mask_cls_sep:
+        chosen["mask_special"] = True
     if settings.max_seq_len is not None:
         chosen["max_length"] = settings.max_seq_len
     return chosen

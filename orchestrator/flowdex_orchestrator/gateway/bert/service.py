@@ -144,7 +144,7 @@ class BertService:
             "max_batch_size": settings.max_batch_size,
             "prefetch_size": settings.prefetch_size,
             "num_worker": len(addresses),
-            "mask_cls_sep": False,
+            "mask_cls_sep": settings.mask_cls_sep,
             "http_port": self._gateway.ports.get("http"),
             "cors": "*" if self._gateway.settings.cors else "",
             **dict.fromkeys(_WITHOUT_COUNTERPART),

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.documents import new_id
 from flowdex_orchestrator.gateway.http.compat import compat_routers
 from flowdex_orchestrator.gateway.http.compat.served import Directory
+from flowdex_orchestrator.gateway.http.page import make_page_router
 from flowdex_orchestrator.gateway.http.problems import PROBLEM_JSON, IncidentMiddleware, install_handlers
 from flowdex_orchestrator.gateway.http.routes import make_router
 
@@ -48,17 +49,13 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     app.state.directory = Directory(gateway)
     app.state.max_message_bytes = settings.max_message_bytes
-    for router in (make_router(), *compat_routers()):
+    for router in (make_router(), *compat_routers(), make_page_router()):
         app.include_router(router)
     page = (files(__package__) / "docs.html").read_text(encoding="utf-8")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(page)
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> RedirectResponse:
-        return RedirectResponse("docs")
 
     install_handlers(app)
     app.add_middleware(IncidentMiddleware)

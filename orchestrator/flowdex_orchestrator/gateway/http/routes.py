@@ -13,11 +13,13 @@ from flowdex.errors import Unavailable
 from flowdex.fields import write_fields
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.admin import add_admin_routes
+from flowdex_orchestrator.gateway.http.attention import add_attention_route
 from flowdex_orchestrator.gateway.http.bert import EncodeRoute, add_bert_routes
 from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call
 from flowdex_orchestrator.gateway.http.documents import add_document_routes
 from flowdex_orchestrator.gateway.http.encoded import encode_content, text_documents
+from flowdex_orchestrator.gateway.http.interaction import add_interaction_route
 from flowdex_orchestrator.gateway.http.jina.route import add_jina_routes
 from flowdex_orchestrator.gateway.http.jina.websocket import add_websocket_routes
 from flowdex_orchestrator.gateway.http.ranking import add_rank_route
@@ -92,6 +94,8 @@ def make_router() -> APIRouter:
         )
 
     add_rank_route(router)
+    add_attention_route(router)
+    add_interaction_route(router)
     add_document_routes(router)
     add_admin_routes(router)
     add_bert_routes(router)

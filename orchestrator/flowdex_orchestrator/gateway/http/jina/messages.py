@@ -27,6 +27,7 @@ from flowdex_orchestrator.gateway.http.models.base import kind
 __all__ = ["JinaReply", "JinaRequest", "documents_from_json", "documents_to_json", "reply_json"]
 
 _ARRAYS = {"embedding": EMBEDDING_TYPE, "tensor": NDARRAY_TYPE}
+_OLD_FIELD = "granularity"
 _NESTED = frozenset({"chunks", "matches"})
 _DEEPEST = 16  # documents inside of each other: protobuf refuses to read more than 100 messages, each costs four
 
@@ -78,6 +79,11 @@ class JinaRequest(BaseModel):
         if not isinstance(data, list):
             raise PydanticCustomError("list_type", "must be a list of documents, not {kind}", {"kind": kind(data)})
         return [{"text": each} if isinstance(each, str) else each for each in data]
+
+    @property
+    def old(self) -> bool:
+        """Whether its documents are those of docarray before 0.30, which writes out every field they can have."""
+        return bool(self.data) and _OLD_FIELD in self.data[0]
 
     @property
     def endpoint(self) -> str | None:
@@ -152,23 +158,34 @@ def _write(doc: pb.DocProto, values: Mapping[str, Any], depth: int) -> None:
     doc.data["id"].type = ID_TYPE
 
 
-def documents_to_json(batch: DocumentBatch) -> list[dict[str, Any]]:
-    """Write documents as objects; arrays stay arrays, which `replies.dump` writes as lists."""
-    return [{name: _plain(node_to_value(node)) for name, node in doc.data.items()} for doc in batch]
+def documents_to_json(batch: DocumentBatch, *, old: bool = False) -> list[dict[str, Any]]:
+    """Write documents as objects; arrays stay arrays, which `replies.dump` writes as lists.
+
+    Args:
+        batch: The documents.
+        old: Whether for docarray before 0.30, where a score is an object with a `value`.
+    """
+    found = [{name: _plain(node_to_value(node), old) for name, node in doc.data.items()} for doc in batch]
+    for document in found if old else ():
+        if isinstance(scores := document.get("scores"), dict):
+            document["scores"] = {
+                name: {"value": value} for name, value in scores.items() if isinstance(value, (int, float))
+            }
+    return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, old: bool) -> Any:
     if isinstance(value, pb.DocProto):
-        return documents_to_json(DocumentBatch([value]))[0]
+        return documents_to_json(DocumentBatch([value]), old=old)[0]
     if isinstance(value, pb.DocListProto):
-        return documents_to_json(DocumentBatch(value.docs))
+        return documents_to_json(DocumentBatch(value.docs), old=old)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple, set)) else value
+        return {key: _plain(item, old) for key, item in value.items()}
+    return [_plain(item, old) for item in value] if isinstance(value, (list, tuple, set)) else value
 
 
-def reply_json(reply: pb.DataRequestProto) -> dict[str, Any]:
-    """A reply, as Jina writes it."""
+def reply_json(reply: pb.DataRequestProto, *, old: bool = False) -> dict[str, Any]:
+    """A reply, as Jina writes it; `old` as for `documents_to_json`."""
     head = pb.DataRequestProtoWoData(header=reply.header, parameters=reply.parameters, routes=reply.routes)
     content: dict[str, Any] = MessageToDict(head, preserving_proto_field_name=True, use_integers_for_enums=True)
-    return {**content, "data": documents_to_json(wire.documents_of(reply))}
+    return {**content, "data": documents_to_json(wire.documents_of(reply), old=old)}

@@ -70,14 +70,10 @@ async def answer_jina(request: Request, body: dict[str, Any]) -> Response:
         endpoint,
         lambda: documents_from_json(asked.data),
         asked.parameters or {},
-        _respond,
+        lambda reply: Response(replies.dump(reply_json(reply, old=asked.old)), media_type="application/json"),
         target=asked.target,
         request_id=asked.request_id,
     )
-
-
-def _respond(reply: pb.DataRequestProto) -> Response:
-    return Response(replies.dump(reply_json(reply)), media_type="application/json")
 
 
 def _with_header(body: dict[str, Any]) -> Any:

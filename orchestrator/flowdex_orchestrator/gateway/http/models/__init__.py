@@ -6,6 +6,7 @@ not a text). Limits that are settings are checked by the routes.
 
 from __future__ import annotations
 
+from flowdex_orchestrator.gateway.http.models.attention import AttentionRequest, AttentionResponse
 from flowdex_orchestrator.gateway.http.models.encoding import ENCODE_CHOICES, EncodeRequest, EncodeResponse
 from flowdex_orchestrator.gateway.http.models.indexing import (
     DeleteRequest,
@@ -14,6 +15,7 @@ from flowdex_orchestrator.gateway.http.models.indexing import (
     IndexRequest,
     IndexResponse,
 )
+from flowdex_orchestrator.gateway.http.models.interaction import InteractionRequest, InteractionResponse
 from flowdex_orchestrator.gateway.http.models.reading import (
     CountRequest,
     CountResponse,
@@ -35,6 +37,8 @@ from flowdex_orchestrator.gateway.http.models.state import Health, Problem, Stat
 __all__ = [
     "ENCODE_CHOICES",
     "SEARCH_CHOICES",
+    "AttentionRequest",
+    "AttentionResponse",
     "CountRequest",
     "CountResponse",
     "DeleteRequest",
@@ -47,6 +51,8 @@ __all__ = [
     "Health",
     "IndexRequest",
     "IndexResponse",
+    "InteractionRequest",
+    "InteractionResponse",
     "Problem",
     "RankRequest",
     "RankResponse",

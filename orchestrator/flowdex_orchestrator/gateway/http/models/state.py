@@ -11,6 +11,20 @@ from flowdex_orchestrator.gateway.http.models.base import JsonObject
 __all__ = ["Health", "Problem", "Status"]
 
 
+class Durations(BaseModel):
+    """How long they took that have ended since the gateway started; refused ones are not among them."""
+
+    count: int
+    failed: int = Field(description="How many of them ended with an error.")
+    mean_ms: float | None = Field(description="Null where there are none.")
+    p50_ms: float | None = Field(description="Interpolated from the buckets, as the other two.")
+    p95_ms: float | None
+    p99_ms: float | None
+    buckets: list[int] = Field(
+        description="How many took at most the first of `bounds_ms`, at most the second, ..., more than the last."
+    )
+
+
 class ReplicaStatus(BaseModel):
     """One replica of an executor, as this gateway sees it."""
 
@@ -27,6 +41,10 @@ class ExecutorStatus(BaseModel):
     uses: str = Field(examples=["flowdex_executors.BertEncoder"])
     needs: list[str]
     replicas: list[ReplicaStatus]
+    queue_ms: float | None = Field(
+        description="Milliseconds that requests wait in it, the mean over its ready replicas; null where none says."
+    )
+    calls: Durations = Field(description="This gateway's calls; the parts of a divided request count one by one.")
     status: JsonObject | None = Field(description="What it says of itself, if it has a `/status` endpoint.")
 
 
@@ -41,6 +59,8 @@ class Status(BaseModel):
     endpoints: dict[str, list[str]] = Field(
         description="Each endpoint with the executors that serve it, in order.", examples=[{"/encode": ["encoder"]}]
     )
+    bounds_ms: list[float] = Field(description="Upper bounds of the buckets.", examples=[[1, 10, 100]])
+    requests: dict[str, Durations] = Field(description="By endpoint; at most a hundred, the others as `other`.")
     executors: list[ExecutorStatus]
 
 

@@ -1,0 +1,54 @@
+// The gateway's HTTP API: JSON in, JSON out, errors as the gateway words them.
+
+const ROOT = new URL("../", import.meta.url);  // the page works behind a prefix too
+
+export class ApiError extends Error {
+  /** `status` is 0 where the gateway was not reached. */
+  constructor(message, { status = 0, title = "", requestId = "" } = {}) {
+    super(message);
+    this.status = status;
+    this.title = title;
+    this.requestId = requestId;
+  }
+}
+
+async function call(method, path, body, { signal, headers = {}, asText = false } = {}) {
+  const options = { method, signal, headers: { accept: "application/json", ...headers } };
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["content-type"] = "application/json";
+  }
+  let response;
+  try {
+    response = await fetch(new URL(path.replace(/^\//, ""), ROOT), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The gateway does not answer. Is the flow running?", { title: "Not reached" });
+  }
+  const text = await response.text();
+  let content = null;
+  try {
+    content = text ? JSON.parse(text) : null;
+  } catch {
+    content = null;
+  }
+  if (!response.ok) {
+    // Our own routes answer problem documents; those of other contracts {error}, {error: {message}} or {message}.
+    const said = content?.detail ?? content?.error?.message ?? content?.error ?? content?.message ?? content?.description;
+    throw new ApiError(typeof said === "string" ? said : `${response.status} ${response.statusText}`, {
+      status: response.status,
+      title: content?.title ?? "",
+      requestId: content?.request_id ?? response.headers.get("x-request-id") ?? "",
+    });
+  }
+  if (asText) return text;
+  if (content === null && text) throw new ApiError(`${path} did not answer with JSON`, { status: response.status });
+  return content;
+}
+
+/** `api.get(path, { signal, headers, asText })`, `api.post(path, body, ...)`, `api.delete(path, body, ...)`: promises of JSON, or of text. */
+export const api = {
+  get: (path, options) => call("GET", path, undefined, options),
+  post: (path, body, options) => call("POST", path, body, options),
+  delete: (path, body, options) => call("DELETE", path, body, options),
+};
