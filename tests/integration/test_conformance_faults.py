@@ -13,6 +13,7 @@ from flowdex.conformance.http import RecordedContract
 from flowdex.conformance.model import Server
 from flowdex.conformance.recorded import recorded_files
 from flowdex.conformance.suite import contracts, run
+from flowdex.errors import Unauthenticated
 from flowdex.transport.target import Target
 
 FILES = recorded_files()
@@ -215,6 +216,30 @@ def test_a_server_that_keeps_all_rules_passes() -> None:
         report = run(Server(Target.parse(url)), contracts(chosen=names), required=names)
     assert report.passed, report.to_dict()
     assert double.requests == sum(contract.requests for contract in contracts(chosen=names)), "no more than it says"
+
+
+def test_an_address_that_does_not_answer_does_not_hide_what_the_other_one_keeps() -> None:
+    with serve_http() as (url, _):
+        server = Server(Target.parse(url), Target.parse("grpc://127.0.0.1:9"), timeout=20)
+        report = run(server, contracts(chosen=["bert-http", "jina-grpc"]))
+    http, grpc = report.contracts
+    assert not http.of("failed")
+    assert [each.name for each in grpc.of("failed")] == ["the probe"]
+    assert not report.passed
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_a_server_that_wants_a_key(code: int) -> None:
+    with serve_http(instead({}, code), EMBED) as (url, _), pytest.raises(Unauthenticated, match="--api-key"):
+        run(Server(Target.parse(url)), contracts(chosen=["tei"]))
+
+
+@pytest.mark.parametrize("code", [429, 500])
+def test_a_server_that_has_a_route_but_fails_is_not_absent(code: int) -> None:
+    with serve_http(instead({}, code), EMBED) as (url, _):
+        report = run(Server(Target.parse(url)), contracts(chosen=["tei"]))
+    assert report.contracts[0].absent is None
+    assert len(report.contracts[0].of("failed")) > 10
 
 
 @pytest.mark.parametrize(("name", "case", "path", "fault"), FAULTS, ids=[f"{each[0]}: {each[1]}" for each in FAULTS])

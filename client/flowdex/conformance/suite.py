@@ -26,9 +26,11 @@ from flowdex.conformance.model import (
     Skipped,
 )
 from flowdex.conformance.recorded import read_file, recorded_files
-from flowdex.errors import ConfigurationError, InvalidInput
+from flowdex.errors import ConfigurationError, InvalidInput, Unavailable
 
 __all__ = ["contracts", "run"]
+
+_PROBE = "each contract begins with a request that tells whether it is offered"
 
 
 def contracts(files: Sequence[Path] = (), chosen: Sequence[str] = ()) -> list[Contract]:
@@ -72,7 +74,8 @@ def run(
         started: Is told of each case before it runs.
 
     Raises:
-        FlowdexError: The server cannot be reached, or refuses the key.
+        Unavailable: Nothing answers. (Where some of the contracts have been run by then, it is a failure of the next.)
+        Unauthenticated: The server refuses the key.
     """
     done: list[ContractResult] = []
     try:
@@ -86,6 +89,11 @@ def run(
                         results.append(_run(check, case))
             except Absent as absent:
                 done[-1] = ContractResult(contract.name, contract.title, str(absent), ())
+            except Unavailable as error:
+                if not any(each.results for each in done):
+                    raise
+                # What is known of a server that has gone meanwhile is not thrown away.
+                results.append(CaseResult("the probe", _PROBE, [Problem("probe", "an answer", error.message)], 0.0))
     except KeyboardInterrupt:
         return Report(str(server), done, required, complete=False)
     return Report(str(server), done, required)
