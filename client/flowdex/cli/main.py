@@ -53,6 +53,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "compare": ("flowdex.cli.evaluate:compare", "Put two flows side by side over a test collection."),
     },
     "Run a flow on this machine": {
+        "init": ("flowdex_orchestrator.flow.init_cli:init", "Write a starter flow file, after three questions."),
+        "doctor": ("flowdex_orchestrator.doctor.cli:doctor", "Say what this machine lacks for a flow, and what to do."),
         "up": ("flowdex_orchestrator.runner.cli:up", "Start a flow: its gateway and every executor."),
         "down": ("flowdex_orchestrator.runner.cli:down", "Stop a flow that runs in the background."),
         "ps": ("flowdex_orchestrator.runner.cli:ps", "List the processes of a running flow."),
