@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flowdex.cli import complete
+
 if TYPE_CHECKING:
     from flowdex_orchestrator.doctor.report import Check
     from flowdex_orchestrator.flow.model import Flow
@@ -26,7 +28,9 @@ _TRUE = ("1", "on", "yes", "true")
 
 
 @click.command()
-@click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]")
+@click.argument(
+    "flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]", shell_complete=complete.flow_files
+)
 @click.option("--no-classes", is_flag=True, help="Do not import the executors' classes: sooner, but without models.")
 @click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="Time for these imports.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

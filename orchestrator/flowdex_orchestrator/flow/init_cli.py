@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from flowdex.cli import complete
+
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow.starter import Starter
 
@@ -37,6 +39,7 @@ _DEFAULTS = {"purpose": "search", "encoder": "minilm", "index": "embedded"}
 @click.option(
     "--encoder",
     metavar="NAME|MODEL",
+    shell_complete=complete.encoders,
     help="minilm, glove, a transformer's folder or hub id, gpt=MODEL, elmo=FOLDER, ulmfit=FOLDER or words=FILE.  "
     "[default: minilm]",
 )
@@ -48,8 +51,9 @@ _DEFAULTS = {"purpose": "search", "encoder": "minilm", "index": "embedded"}
 def init(folder: Path, *, purpose: str | None, encoder: str | None, index: str | None, yes: bool, force: bool) -> None:
     """Write a starter flow.yml into FOLDER, after three questions or by flags.
 
-    FOLDER is the working directory by default, and is made where there is none. The file is checked as `flowdex check`
-    does before it is written, which takes some seconds. Where nobody can be asked (no terminal), the defaults are taken.
+    FOLDER is the working directory by default, and is made where there is none. The file is checked before it is
+    written, as `flowdex check` does, which takes some seconds. Where there is no terminal to ask on, the defaults are
+    taken.
 
     \b
     Example:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,10 @@ ENCODERS: Mapping[str, str] = {
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./:@+~-]*")
 _INDEX_URI = re.compile(r"(https?|grpcs?)://[^\s@]+")
 _OWN = "flowdex_executors."
+_STOCK_GATEWAY = [
+    "gateway:                        # what stock Jina would run: `jina flow --uses flow.yml`",
+    "  uses: flowdex_orchestrator.jina_gateway.FlowdexGateway",
+]
 
 
 @dataclass(frozen=True)
@@ -80,29 +84,15 @@ def read_encoder(answer: str, folder: Path) -> EncoderChoice:
         return EncoderChoice("minilm", "BertEncoder", "all-MiniLM-L6-v2, 384 dimensions")
     if answer == "glove":
         return EncoderChoice("glove", "WordVectorEncoder", "GloVe, 50 dimensions", layers=False)
-    if kind in ("elmo", "ulmfit", "gpt", "words") and not place:
-        names = " or ".join(name for name in ENCODERS if name.startswith(f"{kind}="))
-        raise ConfigurationError(f"{kind}: say where it is: {names}")
-    if not separator:
+    if not separator and kind not in _KINDS:
         model = _model(answer, folder)
-        return EncoderChoice(_label(answer), "BertEncoder", "any transformer encoder", {"model": model}, model)
-    if kind == "gpt":
-        model = _model(place, folder)
-        return EncoderChoice(
-            _label(place), "GptEncoder", "a transformer decoder", {"model": model}, model, layers=False
-        )
-    if kind == "elmo":
-        files = {"options": "*options.json", "weights": "*weights.hdf5"}
-        return EncoderChoice("elmo", "ElmoEncoder", "ELMo", _files(place, files, folder), layers=False)
-    if kind == "ulmfit":
-        files = {"weights": "*.pth", "vocabulary": "*.pkl"}
-        return EncoderChoice("ulmfit", "UlmfitEncoder", "ULMFiT", _files(place, files, folder), layers=False)
-    if kind == "words":
-        if not Path(place).expanduser().is_file():
-            raise ConfigurationError(f"there is no file {place!r}")
-        vectors = {"model": _place(place, folder)}
-        return EncoderChoice(_label(place), "WordVectorEncoder", "word vectors", vectors, layers=False)
-    raise ConfigurationError(f"{answer!r} names no encoder; choose from {', '.join(ENCODERS)}")
+        return EncoderChoice(_label(answer), "BertEncoder", "a transformer encoder", {"model": model}, model)
+    if kind not in _KINDS:
+        raise ConfigurationError(f"{answer!r} names no encoder; choose from {', '.join(ENCODERS)}")
+    if not place:
+        named = next(name for name in ENCODERS if name.startswith(f"{kind}="))
+        raise ConfigurationError(f"{kind}: say where it is: {named}")
+    return _KINDS[kind](place, folder)
 
 
 def check_index(answer: str) -> str:
@@ -165,11 +155,11 @@ class Starter:
             "jtype: Flow",
             "version: '1'",
             "with:",
-            f"  name: {self.name}",
+            f"  name: {_scalar(self.name)}",
             f"  protocol: [{protocols}]",
             f"  port: [{ports}]" + ("     # bert's replies are on the next port, 5556" if bert else ""),
-            "  # host: 0.0.0.0             # to be reached from other machines; then set API keys, see docs/gateway.md",
-            *(self._bert() if bert else ()),
+            "  # host: 0.0.0.0               # to be reached from elsewhere; then set API keys, see docs/gateway.md",
+            *(self._bert() if bert else _STOCK_GATEWAY),
             "executors:",
             *executors,
         ]
@@ -263,3 +253,36 @@ def _files(place: str, patterns: Mapping[str, str], folder: Path) -> dict[str, s
             raise ConfigurationError(f"{place} must hold one file {pattern}, it has {many}")
         found[name] = _place(str(files[0]), folder)
     return found
+
+
+# ---- kinds of encoders ----
+
+
+def _gpt(place: str, folder: Path) -> EncoderChoice:
+    model = _model(place, folder)
+    return EncoderChoice(_label(place), "GptEncoder", "a transformer decoder", {"model": model}, model, layers=False)
+
+
+def _elmo(place: str, folder: Path) -> EncoderChoice:
+    files = _files(place, {"options": "*options.json", "weights": "*weights.hdf5"}, folder)
+    return EncoderChoice("elmo", "ElmoEncoder", "ELMo", files, layers=False)
+
+
+def _ulmfit(place: str, folder: Path) -> EncoderChoice:
+    files = _files(place, {"weights": "*.pth", "vocabulary": "*.pkl"}, folder)
+    return EncoderChoice("ulmfit", "UlmfitEncoder", "ULMFiT", files, layers=False)
+
+
+def _words(place: str, folder: Path) -> EncoderChoice:
+    if not Path(place).expanduser().is_file():
+        raise ConfigurationError(f"there is no file {place!r}")
+    file = {"model": _place(place, folder)}
+    return EncoderChoice(_label(place), "WordVectorEncoder", "word vectors", file, layers=False)
+
+
+_KINDS: Mapping[str, Callable[[str, Path], EncoderChoice]] = {
+    "gpt": _gpt,
+    "elmo": _elmo,
+    "ulmfit": _ulmfit,
+    "words": _words,
+}
