@@ -10,6 +10,7 @@ bert-as-service   encoder, behind the protocol of bert-as-service too
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -223,7 +224,7 @@ def _scalar(text: str) -> str:
 
 def _label(model: str) -> str:
     """The last part of a model's name, as a collection may be called."""
-    last = Path(model).expanduser().resolve().name if Path(model).expanduser().exists() else model.rpartition("/")[2]
+    last = _absolute(model).name
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", last).strip("-_.")[:60] or "flowdex"
 
 
@@ -234,11 +235,16 @@ def _model(answer: str, folder: Path) -> str:
 
 def _place(path: str, folder: Path) -> str:
     """A path as the flow's processes, which run in `folder`, will find it."""
-    found = Path(path).expanduser().resolve()
+    found = _absolute(path)
     try:
-        return f"./{found.relative_to(folder.resolve())}"
+        return f"./{found.relative_to(_absolute(folder))}"
     except ValueError:
         return str(found)
+
+
+def _absolute(path: str | Path) -> Path:
+    """Without `..`, and links as they are."""
+    return Path(os.path.normpath(Path(path).expanduser().absolute()))
 
 
 def _files(place: str, patterns: Mapping[str, str], folder: Path) -> dict[str, str]:
