@@ -75,7 +75,7 @@ def examine(flow: Path | None, *, classes: bool = True, timeout: float = 60.0) -
 
     path: Path | None = None
     loaded: Flow | None = None
-    problem: Check | None = None
+    problems: list[Check] = []
     try:
         from flowdex_orchestrator.flow.load import default_flow_path, load_flow
 
@@ -83,9 +83,11 @@ def examine(flow: Path | None, *, classes: bool = True, timeout: float = 60.0) -
         loaded = load_flow(path)
     except ModuleNotFoundError as error:  # the client alone is installed
         detail = f"flow files cannot be read without {error.name}"
-        problem = Check("flow file", Verdict.ERROR, detail, "pip install 'flowdex[server,models]'")
+        problems = [Check("flow file", Verdict.ERROR, detail, "pip install 'flowdex[server,models]'")]
     except ConfigurationError as error:
-        problem = Check("flow file", Verdict.ERROR, error.message, "correct it; `flowdex init` writes a new one")
+        lines = error.message.splitlines()
+        problems = [Check("flow file", Verdict.ERROR, line) for line in lines[:-1]]
+        problems.append(Check("flow file", Verdict.ERROR, lines[-1], "correct it, or `flowdex init` writes a new one"))
     gpus = machine.list_gpus()
     return None if path is None else str(path), [
         packages.check_python(),
@@ -96,7 +98,7 @@ def examine(flow: Path | None, *, classes: bool = True, timeout: float = 60.0) -
         machine.check_clock(time.time(), machine.newest_file_time()),
         machine.check_proxies(),
         machine.check_locale(),
-        *([problem] if problem is not None else []),
+        *problems,
         *(_flow(loaded, flow, classes, timeout) if loaded is not None else []),
     ]
 
