@@ -79,11 +79,11 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
-    1: "an error, said in a line on standard error; or the answer of check, doctor, get and health is no",
+    1: "an error, said on standard error; of check, doctor, get and health also a no",
     2: "wrong usage",
     130: "stopped by Ctrl-C",
-    141: "whoever read the output has closed the pipe",
-    143: "stopped by SIGTERM; a flow that is ready stops in order, and ends with 0",
+    141: "the reader of the output has closed the pipe",
+    143: "stopped by SIGTERM (a flow that is ready stops in order, and ends with 0)",
 }
 """What the command ends with, for scripts."""
 
