@@ -35,7 +35,7 @@ class Bar:
     Args:
         what: Word in front.
         total: Amount, where known; else the time that has passed is shown.
-        unit: What is counted: "items", or "bytes" for sizes.
+        unit: What is counted: "items", or "bytes" for sizes; "share" shows per cent and a note that says more.
         show: Whether to draw; None for where it is watched.
     """
 
@@ -44,7 +44,7 @@ class Bar:
         what: str,
         total: float | None = None,
         *,
-        unit: Literal["items", "bytes"] = "items",
+        unit: Literal["items", "bytes", "share"] = "items",
         show: bool | None = None,
     ) -> None:
         self._what, self._total, self._unit = what, total, unit
@@ -78,7 +78,7 @@ class Bar:
             done: Amount that is done.
             total: Amount there is; None for unknown.
             what: Another word in front; a new stage, whose rate begins anew.
-            note: What to show in place of amount and rate.
+            note: With "share", what to show beside it.
         """
         if self._bars is None or self._task is None:
             return
@@ -94,11 +94,9 @@ class Bar:
         from rich.text import Text
 
         class Amount(bars.ProgressColumn):
-            """The note, or how many of how many and how many a second."""
+            """How many of how many, and how many a second."""
 
             def render(self, task: bars.Task) -> Text:
-                if task.fields.get("note"):
-                    return Text(task.fields["note"])
                 speed = task.finished_speed or task.speed
                 total = "?" if task.total is None else f"{task.total:,.0f}"
                 return Text(f"{task.completed:,.0f}/{total}" + (f"  {speed:,.0f}/s" if speed else ""))
@@ -113,11 +111,15 @@ class Bar:
             def render(self, task: bars.Task) -> Text:
                 return self._elapsed.render(task) if task.total is None else self._remaining.render(task)
 
-        sizes: list[bars.ProgressColumn] = [bars.DownloadColumn(), bars.TransferSpeedColumn()]
+        amounts: dict[str, list[bars.ProgressColumn]] = {
+            "items": [Amount()],
+            "bytes": [bars.DownloadColumn(), bars.TransferSpeedColumn()],
+            "share": [bars.TaskProgressColumn(), bars.TextColumn("{task.fields[note]}")],
+        }
         return [
             bars.TextColumn("{task.description}"),
             bars.BarColumn(),
-            *(sizes if self._unit == "bytes" else [Amount()]),
+            *amounts[self._unit],
             Left(),
         ]
 

@@ -214,7 +214,7 @@ def _progress(reader: Reader) -> Iterator[tuple[Watch, Callable[[int], None], Ca
             yield document
 
     total = reader.total_bytes or None
-    with Bar("indexing", total) as bar:
+    with Bar("indexing", total, unit="share") as bar:
 
         def advance(more: int) -> None:
             nonlocal count
