@@ -21,11 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def cli_reference() -> str:
     """The help texts of all commands, as one Markdown page."""
-    from flowdex.cli.main import main
+    from flowdex.cli.main import EXIT_CODES, main
 
-    pages = ["# Command line\n\nThe help of every command; written by `make docs`.\n"]
+    pages = [
+        "# Command line\n\nThe help of every command; written by `make docs`.\n",
+        "## Exit codes\n\n| code | meaning |\n|---|---|",
+    ]
+    pages[-1] += "".join(f"\n| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()) + "\n"
+    settings = {**main.context_settings, "max_content_width": 100}
     for name, command in _walk("flowdex", main, None):
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        context = click.Context(command, info_name=name, terminal_width=100, **settings)
         pages.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(pages)
 

@@ -109,20 +109,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
-        value: Any = version("flowdex")
-    else:
-        from importlib import import_module
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
 
-        home = next((module for module, names in _HOMES.items() if name in names), None)
-        if home is None:
-            raise AttributeError(f"module 'flowdex' has no attribute {name!r}")
-        value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
+            value: Any = version("flowdex")
+        else:
+            from importlib import import_module
+
+            home = next((module for module, names in _HOMES.items() if name in names), None)
+            if home is None:
+                raise AttributeError(f"module 'flowdex' has no attribute {name!r}")
+            value = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flowdex.cli import complete
 from flowdex.cli.main import Settings
 
 if TYPE_CHECKING:
@@ -26,9 +27,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 def connection_options(command: F) -> F:
     """Add --url and --timeout, so that they may also be given after the verb."""
     command = click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds for the whole call."
+        "--timeout", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Time for the whole call."
     )(command)
-    return click.option("-u", "--url", metavar="URL", help="The flow's gateway; also FLOWDEX_URL.")(command)
+    return click.option(
+        "-u",
+        "--url",
+        metavar="URL",
+        shell_complete=complete.addresses,
+        help="The flow's gateway; as before the command.",
+    )(command)
 
 
 def connect(ctx: click.Context, url: str | None) -> Client:
@@ -70,10 +77,13 @@ def print_json(value: Any) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that keeps colours off pipes and never guesses at highlighting; 100 columns where nobody looks."""
+    """A console that keeps colours off pipes and never guesses at highlighting; 100 columns where nobody looks.
+
+    NO_COLOR takes colours off terminals, too; FORCE_COLOR puts them into pipes.
+    """
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
-    if not found.is_terminal:
+    if not found.file.isatty():
         found.width = 100
     return found

@@ -138,7 +138,12 @@ class _Export(click.Group):
 
 @click.group(cls=_Export, invoke_without_command=True)
 @click.option(
-    "-o", "--output", type=click.File("w", encoding="utf-8"), default="-", help="Write to this file  [standard output]."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.File("w", encoding="utf-8"),
+    default="-",
+    help="Write to this file.  [default: standard output]",
 )
 @filter_option
 @connection_options
@@ -166,17 +171,20 @@ def export(
     """  # noqa: D301 - click's mark for lines to keep
     if ctx.invoked_subcommand is not None:
         return
+    from flowdex.progress import Bar, watched
     from flowdex.readers import EXPORT_VERSION
     from flowdex.results import counted
 
     written = 0
     cursor: str | None = None
-    with connect(ctx, url) as client:
+    with connect(ctx, url) as client, Bar("exporting") as bar:
+        total = client.count(condition, timeout=timeout) if watched() else None
         while True:
             page = client.page(cursor, filter=condition, embeddings=True, timeout=timeout)
             for document in page.documents:
                 output.write(json.dumps({EXPORT_VERSION: 1, **document.to_dict()}, ensure_ascii=False) + "\n")
             written += len(page.documents)
+            bar.show(written, total)
             cursor = page.cursor
             if cursor is None:
                 break

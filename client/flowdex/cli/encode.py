@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
+from flowdex.cli import complete
 from flowdex.cli.common import connect, connection_options, console, json_option, print_json
 
 if TYPE_CHECKING:
@@ -44,9 +46,11 @@ def _choices(command: F) -> F:
             type=click.Choice(["head", "tail", "window_mean", "error"]),
             help="What becomes of texts that are too long.",
         ),
-        click.option("--max-length", type=click.IntRange(min=1), help="Longest sequence in tokens."),
-        click.option("--dimensions", type=click.IntRange(min=1), help="So many leading dimensions."),
-        click.option("--dtype", type=click.Choice(["float32", "float16", "int8", "binary"]), help="Number type."),
+        click.option("--max-length", metavar="N", type=click.IntRange(min=1), help="Longest sequence in tokens."),
+        click.option("--dimensions", metavar="N", type=click.IntRange(min=1), help="So many leading dimensions."),
+        click.option(
+            "--dtype", type=click.Choice(["float32", "float16", "int8", "binary"]), help="Number type of the vectors."
+        ),
         click.option("--prompt", metavar="NAME", help="The prompt before each text."),
         click.option("--tokens", is_flag=True, default=None, help="Show the tokens of each text."),
         click.option("--attention", is_flag=True, default=None, help="With --json: the attention, too."),
@@ -67,15 +71,24 @@ def _parse_layers(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option(
-    "-f", "--file", type=click.File(encoding="utf-8"), help="Read texts from it, one a line; - is standard input."
+    "-f",
+    "--file",
+    metavar="FILE",
+    type=click.File(encoding="utf-8"),
+    help="Read texts from it, one a line; - is standard input.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write float32 rows to this .npy file."
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write float32 rows to this .npy file.",
 )
 @click.option(
     "--flow",
     type=click.Path(path_type=Path),
     metavar="FLOW.YML",
+    shell_complete=complete.flow_files,
     help="Use this flow on this machine; if it does not run, start it for this command.",
 )
 @_choices
@@ -120,7 +133,9 @@ def encode(
             url = stack.enter_context(flow_address(flow))
         client = stack.enter_context(connect(ctx, url))
         chosen = {name: value for name, value in choices.items() if value not in (None, ())}
+        began = time.monotonic()
         found = client.encode(contents, timeout=timeout, **chosen)
+        took = max(time.monotonic() - began, 1e-3)
     from flowdex.encodings import Encodings
 
     encodings = found if isinstance(found, Encodings) else Encodings.from_vectors(found)
@@ -132,7 +147,7 @@ def encode(
         with output.open("wb") as target:  # np.save would append .npy to another name
             np.save(target, encodings.embeddings)
         about = f"{len(encodings)} rows of {encodings[0].embedding.shape[0]} {encodings[0].embedding.dtype}"
-        click.echo(f"{output}: {about}", err=True)
+        click.echo(f"{output}: {about} in {took:.1f} s, {len(encodings) / took:,.0f}/s", err=True)
     if as_json:
         for text, each in zip(contents, encodings, strict=True):
             print_json({"text": text, **each.to_dict()})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from flowdex.cli import complete
 from flowdex.cli.common import console, json_option, print_json
 from flowdex.cli.main import Settings
 
@@ -31,10 +32,11 @@ _DATASET = click.argument("dataset", type=click.Path(path_type=Path), metavar="D
 
 _TIMEOUT = click.option(
     "--timeout",
+    metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
-    help="Seconds for a request.",
+    help="Time for a request.",
 )
 
 
@@ -56,7 +58,7 @@ def _experiment_options(command: F) -> F:
             "modes",
             multiple=True,
             type=click.Choice(["dense", "sparse", "hybrid"]),
-            help="Repeatable  [all three].",
+            help="How to search; repeatable.  [default: all three]",
         ),
         click.option(
             "--rerank",
@@ -71,21 +73,41 @@ def _experiment_options(command: F) -> F:
             "metrics",
             multiple=True,
             metavar="NAME@K",
-            help="ndcg, recall, precision, map, mrr or success. Repeatable  [ndcg@10, recall@10, recall@100, mrr@10].",
+            help="ndcg, recall, precision, map, mrr or success; repeatable.  "
+            "[default: ndcg@10, recall@10, recall@100, mrr@10]",
         ),
-        click.option("--split", help="Which judgements: qrels/SPLIT.tsv  [test, or the only ones]."),
-        click.option("--queries", type=click.IntRange(1), help="Only the first N judged queries."),
-        click.option("--limit", type=click.IntRange(1), help="Hits of a query  [as many as the metrics look at]."),
+        click.option(
+            "--split", metavar="SPLIT", help="Which judgements: qrels/SPLIT.tsv.  [default: test, or the only ones]"
+        ),
+        click.option("--queries", metavar="N", type=click.IntRange(1), help="Only the first N judged queries."),
+        click.option(
+            "--limit",
+            metavar="N",
+            type=click.IntRange(1),
+            help="Hits of a query.  [default: as many as the metrics look at]",
+        ),
         click.option(
             "--segment",
             metavar="HOW",
-            help="How documents are cut: document, passage, sentence or markdown  [as the flow says].",
+            help="How documents are cut: document, passage, sentence or markdown.  [default: as the flow says]",
         ),
         click.option("--parameters", metavar="JSON", callback=_json_object, help="Further parameters of the searches."),
         click.option(
-            "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request."
+            "--batch-size",
+            metavar="N",
+            type=click.IntRange(1),
+            default=64,
+            show_default=True,
+            help="Documents in a request.",
         ),
-        click.option("--concurrency", type=click.IntRange(1), default=1, show_default=True, help="Queries in flight."),
+        click.option(
+            "--concurrency",
+            metavar="N",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Queries in flight.",
+        ),
         click.option(
             "--ignore-identical-ids",
             is_flag=True,
@@ -110,10 +132,17 @@ def _experiment_options(command: F) -> F:
     "--flow",
     type=_FLOW_FILE,
     metavar="FLOW.YML",
+    shell_complete=complete.flow_files,
     help="Start this flow for the command, with an index of its own, beside any other run of it.",
 )
-@click.option("-u", "--url", metavar="URL", help="The running flow's gateway; also FLOWDEX_URL.")
-@click.option("--index/--no-index", default=True, help="Index the collection first  [yes].")
+@click.option(
+    "-u",
+    "--url",
+    metavar="URL",
+    shell_complete=complete.addresses,
+    help="The running flow's gateway; also FLOWDEX_URL.",
+)
+@click.option("--index/--no-index", default=True, help="Index the collection first.  [default: index]")
 @_experiment_options
 @click.option(
     "--run",
@@ -175,8 +204,8 @@ def evaluate(
 
 
 @click.command()
-@click.argument("first", type=_FLOW_FILE, metavar="FLOW_A.yml")
-@click.argument("second", type=_FLOW_FILE, metavar="FLOW_B.yml")
+@click.argument("first", type=_FLOW_FILE, metavar="FLOW_A.YML", shell_complete=complete.flow_files)
+@click.argument("second", type=_FLOW_FILE, metavar="FLOW_B.YML", shell_complete=complete.flow_files)
 @_DATASET
 @_experiment_options
 @_TIMEOUT

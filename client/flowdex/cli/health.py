@@ -25,7 +25,12 @@ _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING); the client does w
 @click.command()
 @click.argument("url", required=False, envvar="FLOWDEX_HEALTH_URL")
 @click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True, help="Seconds to wait."
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    show_default=True,
+    help="Time to wait for an answer.",
 )
 @click.pass_context
 def health(ctx: click.Context, url: str | None, timeout: float) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import click
 
-from flowdex.cli.common import connect, connection_options, console, json_option, print_json
+from flowdex.cli.common import connect, connection_options, json_option, print_json
 
 if TYPE_CHECKING:
     from flowdex.inputs import Document
@@ -34,18 +34,26 @@ _SHOWN_FAILURES = 20
     "format_",
     type=click.Choice(["auto", "text", "csv", "jsonl"]),
     default="auto",
+    show_default=True,
     help="Of all files; auto goes by the name's ending.",
 )
-@click.option("--text-column", default="text", show_default=True, help="Column or key with the text.")
-@click.option("--id-column", help="Column or key with the id  [id or _id].")
-@click.option("--tag-columns", help="Columns or keys to keep as tags, with commas between  [all others].")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of all files.")
+@click.option("--text-column", metavar="NAME", default="text", show_default=True, help="Column or key with the text.")
+@click.option("--id-column", metavar="NAME", help="Column or key with the id.  [default: id or _id]")
+@click.option(
+    "--tag-columns",
+    metavar="NAMES",
+    help="Columns or keys to keep as tags, with commas between.  [default: all others]",
+)
+@click.option("--encoding", metavar="NAME", default="utf-8", show_default=True, help="Text encoding of all files.")
 @click.option(
     "--segment",
     type=click.Choice(["passage", "sentence", "markdown", "document"]),
-    help="How to cut documents into passages  [Markdown files: markdown; others: as the flow's segmenter does].",
+    help="How to cut documents into passages.  "
+    "[default: markdown for Markdown files, else as the flow's segmenter does]",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request.")
+@click.option(
+    "--batch-size", metavar="N", type=click.IntRange(1), default=64, show_default=True, help="Documents in a request."
+)
 @click.option(
     "--resume", is_flag=True, help="Leave alone what is in the index with the same content: go on where a run stopped."
 )
@@ -192,12 +200,11 @@ def _progress(reader: Reader) -> Iterator[tuple[Watch, Callable[[int], None], Ca
     Yields:
         What to read the documents through, what to call when some are indexed, and a count of those.
     """
-    from rich import progress as bars
+    from flowdex.progress import Bar
 
     # For each document on its way, how far the reader was when it gave it out.
     marks: deque[int] = deque()
     count, started = 0, time.monotonic()
-    out = console(stderr=True)
 
     def watch(first: Document, rest: Iterator[Document]) -> Iterator[Document]:
         marks.append(reader.position)
@@ -206,15 +213,8 @@ def _progress(reader: Reader) -> Iterator[tuple[Watch, Callable[[int], None], Ca
             marks.append(reader.position)
             yield document
 
-    columns = (
-        bars.TextColumn("indexing"),
-        bars.BarColumn(),
-        bars.TaskProgressColumn(),
-        bars.TextColumn("{task.fields[documents]:,} documents, {task.fields[rate]:,.0f}/s"),
-        bars.TimeRemainingColumn() if reader.total_bytes else bars.TimeElapsedColumn(),
-    )
-    with bars.Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
-        task = bar.add_task("", total=reader.total_bytes or None, documents=0, rate=0.0)
+    total = reader.total_bytes or None
+    with Bar("indexing", total, unit="share") as bar:
 
         def advance(more: int) -> None:
             nonlocal count
@@ -223,6 +223,6 @@ def _progress(reader: Reader) -> Iterator[tuple[Watch, Callable[[int], None], Ca
             for _ in range(min(more, len(marks))):
                 position = marks.popleft()
             rate = count / max(time.monotonic() - started, 1e-3)
-            bar.update(task, completed=position, documents=count, rate=rate)
+            bar.show(position, total, note=f"{count:,} documents, {rate:,.0f}/s")
 
         yield watch, advance, lambda: count

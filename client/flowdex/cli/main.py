@@ -3,8 +3,7 @@
     flowdex [--url URL] VERB ...   --COMMANDS-->   "package.module:attribute"   --import-->   click command
 
 The help of the group is written from the table below, so `flowdex --help` imports click and nothing else. This is also
-the one place where errors become exit codes: 1 an error (one line on stderr), 2 wrong usage, 130 Ctrl-C, 141 a reader
-that closed the pipe.
+the one place where errors become exit codes; EXIT_CODES says which.
 """
 
 from __future__ import annotations
@@ -18,10 +17,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from flowdex.cli import complete
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["LazyGroup", "Settings", "main"]
+__all__ = ["EXIT_CODES", "LazyGroup", "Settings", "main"]
 
 
 @dataclass
@@ -55,6 +56,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "conformance": ("flowdex.cli.conformance:conformance", "Run other services' contracts against any server."),
     },
     "Run a flow on this machine": {
+        "init": ("flowdex_orchestrator.flow.init_cli:init", "Write a starter flow file, after three questions."),
+        "doctor": ("flowdex_orchestrator.doctor.cli:doctor", "Say what this machine lacks for a flow, and what to do."),
         "up": ("flowdex_orchestrator.runner.cli:up", "Start a flow: its gateway and every executor."),
         "down": ("flowdex_orchestrator.runner.cli:down", "Stop a flow that runs in the background."),
         "ps": ("flowdex_orchestrator.runner.cli:ps", "List the processes of a running flow."),
@@ -71,9 +74,20 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "health": ("flowdex.cli.health:health", "Ask a gateway or an executor whether it takes requests."),
     },
     "Shell": {
-        "completion": ("flowdex.cli.completion:completion", "Print the completion script of a shell."),
+        "completion": ("flowdex.cli.completion:completion", "Print the script that lets a shell complete commands."),
     },
 }
+
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "an error, said on standard error; of check, doctor, get and health also a no",
+    2: "wrong usage",
+    130: "stopped by Ctrl-C",
+    141: "the reader of the output has closed the pipe",
+    143: "stopped by SIGTERM (a flow that is ready stops in order, and ends with 0)",
+}
+"""What the command ends with, for scripts."""
 
 
 class LazyGroup(click.Group):
@@ -110,6 +124,11 @@ class LazyGroup(click.Group):
         for title, section in COMMANDS.items():
             with formatter.section(title):
                 formatter.write_dl([(name.ljust(width), text) for name, (_, text) in section.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the exit codes mean."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(f"{code:<10}", meaning) for code, meaning in EXIT_CODES.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete verbs from the table (click would import every one of them) and the group's options."""
@@ -186,11 +205,32 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
 
 
 @click.group(
-    "flowdex", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    "flowdex",
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.option("-u", "--url", envvar="FLOWDEX_URL", metavar="URL", help="The flow's gateway [grpc://127.0.0.1:51000].")
-@click.option("--api-key", envvar="FLOWDEX_API_KEY", metavar="KEY", help="API key, where the gateway asks for one.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+@click.option(
+    "-u",
+    "--url",
+    envvar="FLOWDEX_URL",
+    metavar="URL",
+    shell_complete=complete.addresses,
+    help="The flow's gateway; also FLOWDEX_URL.  [default: grpc://127.0.0.1:51000]",
+)
+@click.option(
+    "--api-key",
+    envvar="FLOWDEX_API_KEY",
+    metavar="KEY",
+    help="API key, where the gateway asks for one; also FLOWDEX_API_KEY.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version of flowdex.",
+)
 @click.pass_context
 def main(ctx: click.Context, url: str | None, api_key: str | None) -> None:
     """Serve text representations and search over them: one YAML flow of executors behind one gateway.

@@ -19,6 +19,7 @@ __all__ = ["rank"]
 @click.option(
     "--texts",
     "file",
+    metavar="FILE",
     type=click.File(encoding="utf-8"),
     required=True,
     help="The texts, one a line, blank lines left out; - is standard input.",
@@ -26,9 +27,9 @@ __all__ = ["rank"]
 @click.option(
     "--method",
     type=click.Choice(["late_interaction", "cross_encoder", "dense"]),
-    help="How.  [default: cross_encoder where the flow has one, else late_interaction]",
+    help="What ranks them.  [default: cross_encoder where the flow has one, else late_interaction]",
 )
-@click.option("-n", "--top", type=click.IntRange(min=1), help="Show so many.  [default: all]")
+@click.option("-n", "--top", metavar="N", type=click.IntRange(min=1), help="Show so many.  [default: all]")
 @json_option
 @connection_options
 @click.pass_context

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flowdex.cli.common import connection_options, console, json_option, print_json
+from flowdex.cli import complete
+from flowdex.cli.common import connection_options, json_option, print_json
 from flowdex.cli.main import Settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["reindex"]
     "--with",
     "encoder",
     metavar="FLOW",
+    shell_complete=complete.flow_files,
     help="Embed by another flow: its file, started for this command, or its gateway's address.",
 )
 @click.option("--keep-old", is_flag=True, help="Keep the old collection, for searches with the encoder that made it.")
@@ -32,7 +34,12 @@ __all__ = ["reindex"]
 @click.option("--abort", is_flag=True, help="Give up a reindex that is under way, and remove what it made.")
 @click.option("--forget-old", is_flag=True, help="Remove the collection that --keep-old kept.")
 @click.option(
-    "--batch-size", type=click.IntRange(1, 1000), default=64, show_default=True, help="Documents in a request."
+    "--batch-size",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=64,
+    show_default=True,
+    help="Documents in a request.",
 )
 @json_option
 @connection_options
@@ -96,23 +103,14 @@ def _steer(driver: Reindexer, *, abort: bool, as_json: bool) -> None:
 
 
 def _run(driver: Reindexer, *, keep: bool, skip_failed: bool, as_json: bool) -> None:
-    from rich import progress as bars
-
+    from flowdex.progress import Bar
     from flowdex.results import counted
 
-    out = console(stderr=True)
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
-    )
     try:
-        with bars.Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
-            task = bar.add_task("embedding", total=None)
+        with Bar("embedding") as bar:
 
             def show(stage: str, done: int, total: int) -> None:
-                bar.update(task, description=stage, completed=done, total=total)
+                bar.show(done, total, what=stage)
 
             result = asyncio.run(_closing(driver, driver.run(keep=keep, skip_failed=skip_failed, progress=show)))
     except KeyboardInterrupt:

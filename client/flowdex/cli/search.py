@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from flowdex.cli import complete
 from flowdex.cli.common import (
     connect,
     connection_options,
@@ -40,24 +41,47 @@ def _options(ctx: click.Context, param: click.Parameter, value: str | None) -> A
 
 @click.command()
 @click.argument("query", required=False)
-@click.option("-n", "--limit", type=click.IntRange(1), default=10, show_default=True, help="Most hits.")
-@click.option("--offset", type=click.IntRange(0), default=0, help="Hits to leave out at the front.")
+@click.option("-n", "--limit", metavar="N", type=click.IntRange(1), default=10, show_default=True, help="Most hits.")
+@click.option(
+    "--offset",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Hits to leave out at the front.",
+)
 @filter_option
 @click.option(
     "--mode",
     type=click.Choice(["hybrid", "dense", "sparse"]),
-    help="By vectors (dense), by words (sparse), or both  [the flow's default].",
+    help="By vectors (dense), by words (sparse), or both (hybrid).  [default: the flow's]",
 )
-@click.option("--threshold", type=float, help="Leave out hits with a lower score.")
-@click.option("--passages", type=click.IntRange(1), help="Most passages of one document.")
+@click.option("--threshold", metavar="SCORE", type=float, help="Leave out hits with a lower score.")
+@click.option("--passages", metavar="N", type=click.IntRange(1), help="Most passages of one document.")
 @click.option("--group", type=click.Choice(["document", "passage"]), help="Whether hits are documents or passages.")
-@click.option("--fusion", metavar="NAME|JSON", callback=_options, help="How hybrid is ranked: rrf or dbsf.")
-@click.option("--rerank", metavar="NAME|JSON", callback=_options, help="late_interaction, cross_encoder, or none.")
 @click.option(
-    "--aggregate", metavar="NAME|JSON", callback=_options, help="Passages to a score: max, mean, sum, softmax."
+    "--fusion",
+    metavar="NAME|JSON",
+    shell_complete=complete.names("rrf", "dbsf"),
+    callback=_options,
+    help="How hybrid is ranked: rrf or dbsf.",
 )
-@click.option("--diversity", metavar="NUMBER|JSON", callback=_options, help="From 0 to 1: prefer hits that differ.")
-@click.option("--candidates", type=click.IntRange(1), help="How many documents the ranker chooses from.")
+@click.option(
+    "--rerank",
+    metavar="NAME|JSON",
+    shell_complete=complete.names("late_interaction", "cross_encoder", "none"),
+    callback=_options,
+    help="late_interaction, cross_encoder, or none.",
+)
+@click.option(
+    "--aggregate",
+    metavar="NAME|JSON",
+    shell_complete=complete.names("max", "mean", "sum", "softmax"),
+    callback=_options,
+    help="Passages to a score: max, mean, sum, softmax.",
+)
+@click.option("--diversity", metavar="NUMBER|JSON", callback=_options, help="From 0 to 1, prefer hits that differ.")
+@click.option("--candidates", metavar="N", type=click.IntRange(1), help="How many documents the ranker chooses from.")
 @click.option("--explain", is_flag=True, help="Show where each hit's score comes from.")
 @click.option(
     "--queries",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flowdex.cli.common import connect, connection_options, console, json_option, print_json
+from flowdex.cli.common import connect, connection_options, json_option, print_json
 
 __all__ = ["restore", "snapshot"]
 
@@ -33,7 +33,9 @@ def snapshot(ctx: click.Context, *, output: Path | None, as_json: bool, url: str
       flowdex restore monday.snapshot
     """  # noqa: D301 - click's mark for lines to keep
     path = output or Path(f"flowdex-{datetime.now().astimezone():%Y%m%d-%H%M%S}.snapshot")
-    with connect(ctx, url) as client, _Bar("fetching") as bar:
+    from flowdex.progress import Bar
+
+    with connect(ctx, url) as client, Bar("fetching", unit="bytes") as bar:
         result = client.snapshot(path, progress=bar.show, timeout=timeout)
     if as_json:
         print_json({"path": str(result.path), "size": result.size, "sha256": result.sha256})
@@ -59,37 +61,15 @@ def restore(
       flowdex restore monday.snapshot
       flowdex restore --yes monday.snapshot
     """  # noqa: D301 - click's mark for lines to keep
+    from flowdex.progress import Bar
     from flowdex.results import counted
 
     with connect(ctx, url) as client:
         if not yes and not as_json and (there := client.count()):
             click.confirm(f"{counted(there, 'document')} will be replaced. Go on?", abort=True)
-        with _Bar("sending") as bar:
+        with Bar("sending", unit="bytes") as bar:
             result = client.restore(file, progress=bar.show, timeout=timeout)
     if as_json:
         print_json({"documents": result.documents, "passages": result.passages})
     else:
         click.echo(f"Restored {counted(result.documents, 'document')}, {counted(result.passages, 'passage')}.")
-
-
-class _Bar:
-    """A progress bar of bytes on standard error, where that is a terminal."""
-
-    def __init__(self, what: str) -> None:
-        from rich import progress as bars
-
-        out = console(stderr=True)
-        columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.DownloadColumn())
-        self._bars = bars.Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
-        self._task = self._bars.add_task(what, total=None)
-
-    def __enter__(self) -> _Bar:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Say how far it is."""
-        self._bars.update(self._task, completed=done, total=total)

@@ -200,11 +200,13 @@ class GrpcTransport:
             if self._closed:
                 raise Cancelled("the client is closed")
             if self._channel is None:
+                # A proxy from the environment cannot reach this machine.
+                options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if self._target.loopback else _OPTIONS
                 if self._target.secure:
                     credentials = grpc.ssl_channel_credentials(self._target.root_certificates)
-                    self._channel = grpc.secure_channel(self._target.authority, credentials, options=_OPTIONS)
+                    self._channel = grpc.secure_channel(self._target.authority, credentials, options=options)
                 else:
-                    self._channel = grpc.insecure_channel(self._target.authority, options=_OPTIONS)
+                    self._channel = grpc.insecure_channel(self._target.authority, options=options)
             return self._channel
 
     async def _post(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flowdex.cli import complete
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,7 +55,9 @@ _POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @click.command()
-@click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW]")
+@click.argument(
+    "flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]", shell_complete=complete.flow_files
+)
 @click.option("--documents", callback=_COUNT, required=True, metavar="N", help="Documents: 10k, 100M, 1.5B.")
 @click.option("--rps", type=_POSITIVE, default=10.0, show_default=True, metavar="N", help="Searches a second.")
 @click.option("--tokens", callback=_COUNT, metavar="N", help="Tokens of a document on average.  [default: 500]")
@@ -110,17 +114,17 @@ def plan(
     measure: bool,
     as_json: bool,
 ) -> None:
-    r"""Say how large a flow has to be: memory, disk, replicas, nodes and GPUs.
+    """Say how large a flow has to be: memory, disk, replicas, nodes and GPUs.
 
     Computed from what texts, passages and searches were measured to cost; the formulas are in docs/scaling.md. What
-    the flow as written cannot do is said with what to change. FLOW is ./flow.yml by default.
+    the flow as written cannot do is said with what to change. FLOW.YML is ./flow.yml by default.
 
     \b
-    Examples:
+    Example:
       flowdex plan --documents 100k
       flowdex plan flow.yml --documents 100M --rps 500 --index-within 48
       flowdex plan flow.yml --documents 1M --measure --json
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.capacity.costs import CHARACTERS_PER_TOKEN
     from flowdex_orchestrator.capacity.flow import read_flow
     from flowdex_orchestrator.capacity.plan import Demand

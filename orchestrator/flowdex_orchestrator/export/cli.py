@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flowdex.cli import complete
+
 if TYPE_CHECKING:
     from flowdex_orchestrator.export.model import Deployment
 
 __all__ = ["docker_compose", "kubernetes"]
 
-_flow_argument = click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW]")
+_flow_argument = click.argument(
+    "flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]", shell_complete=complete.flow_files
+)
 _prefix_option = click.option(
     "--image-prefix", default="", metavar="PREFIX", help="In front of flowdex's own images, such as a registry and '/'."
 )
@@ -30,7 +34,13 @@ _timeout_option = click.option(
 @click.command()
 @_flow_argument
 @click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), default="k8s", show_default=True, help="Folder."
+    "-o",
+    "--output",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="k8s",
+    show_default=True,
+    help="Folder to write to.",
 )
 @click.option("--namespace", metavar="NAME", help="Namespace of the flow.  [default: the flow's name]")
 @_prefix_option
@@ -38,8 +48,8 @@ _timeout_option = click.option(
 def kubernetes(flow: Path | None, output: Path, namespace: str | None, image_prefix: str, timeout: float) -> None:
     """Write Kubernetes manifests of a flow: a Kustomize base, components and overlays.
 
-    FLOW is ./flow.yml by default. Overlays: local, gpu, production, production-keda. What the operator has to see to
-    is said on standard error.
+    FLOW.YML is ./flow.yml by default. Overlays: local, gpu, production, production-keda. What the operator has to
+    see to is said on standard error.
 
     \b
     Example:
@@ -60,7 +70,11 @@ def kubernetes(flow: Path | None, output: Path, namespace: str | None, image_pre
 @click.command("docker-compose")
 @_flow_argument
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File.  [default: standard output]"
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write.  [default: standard output]",
 )
 @click.option(
     "--with",
@@ -88,7 +102,7 @@ def docker_compose(
 ) -> None:
     """Write a docker-compose.yml of a flow.
 
-    FLOW is ./flow.yml by default. The containers read the flow file where it is, so keep both in one folder. What
+    FLOW.YML is ./flow.yml by default. The containers read the flow file where it is, so keep both in one folder. What
     --with adds has files of its own: they go into a folder beside OUTPUT with its name, without the suffix.
 
     \b

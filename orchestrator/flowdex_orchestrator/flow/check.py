@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from flowdex_orchestrator.flow.model import Executor, Flow
 from flowdex_orchestrator.flow.topology import GATEWAY
 from flowdex_orchestrator.gpus import VISIBLE, count_gpus
 
-__all__ = ["check_flow"]
+__all__ = ["Inspection", "bind_error", "check_flow", "inspect_flow", "named_ports"]
 
 _SERVED = ("grpc", "http", "websocket", "bert")
 _WITHOUT_EFFECT = {
@@ -38,6 +39,19 @@ _WITHOUT_EFFECT = {
 }
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a flow before it starts.
+
+    Attributes:
+        findings: Errors and warnings, in the order of the file.
+        facts: What the class of each executor, by its index, says of itself; see `hooks.Facts`.
+    """
+
+    findings: list[Finding]
+    facts: Mapping[int, Mapping[str, Any]]
+
+
 def check_flow(
     flow: Flow,
     *,
@@ -46,6 +60,18 @@ def check_flow(
     folder: Path | None = None,
     timeout: float = 60.0,
 ) -> list[Finding]:
+    """The findings of `inspect_flow`, which takes the same arguments."""
+    return inspect_flow(flow, ports=ports, classes=classes, folder=folder, timeout=timeout).findings
+
+
+def inspect_flow(
+    flow: Flow,
+    *,
+    ports: bool = True,
+    classes: bool = True,
+    folder: Path | None = None,
+    timeout: float = 60.0,
+) -> Inspection:
     """Find what would keep a flow from starting, or from doing what its file says.
 
     Args:
@@ -56,15 +82,16 @@ def check_flow(
         timeout: Seconds for the imports of all executors together.
 
     Returns:
-        Errors and warnings, in the order of the file.
+        The findings, and what the executors' classes say of themselves where they were imported.
     """
+    facts: Mapping[int, Mapping[str, Any]] = {}
     findings = [*_keys(flow), *_gateway(flow), *_autoscale(flow), *_gpus(flow), *_same_ports(flow)]
     if ports:
         findings += _taken_ports(flow)
     if classes:
         found, facts = inspect_classes(flow, folder or flow.folder, timeout)
         findings += [*found, *_dimensions(flow, facts), *_embedded(flow, facts)]
-    return sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0))
+    return Inspection(sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0)), facts)
 
 
 def _keys(flow: Flow) -> Iterator[Finding]:
@@ -118,7 +145,7 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
 # ---- machine ----
 
 
-def _named_ports(flow: Flow) -> Iterator[tuple[KeyPath, str, int]]:
+def named_ports(flow: Flow) -> Iterator[tuple[KeyPath, str, int]]:
     """(key, host, port) of every port that the flow will listen on and the file names."""
     own = flow.gateway.bert.port_out is not None
     for protocol, port in flow.gateway.listeners():
@@ -134,19 +161,19 @@ def _named_ports(flow: Flow) -> Iterator[tuple[KeyPath, str, int]]:
 
 def _same_ports(flow: Flow) -> Iterator[Finding]:
     owners: dict[int, str] = {}
-    for key, _, port in _named_ports(flow):
+    for key, _, port in named_ports(flow):
         owner = flow.executors[key[1]].name if isinstance(key[1], int) else "the gateway"
         if owners.setdefault(port, owner) != owner:
             yield flow.finding(key, f"port {port} is also that of {owners[port]}")
 
 
 def _taken_ports(flow: Flow) -> Iterator[Finding]:
-    for key, host, port in _named_ports(flow):
-        if reason := _bind_error(host, port):
+    for key, host, port in named_ports(flow):
+        if reason := bind_error(host, port):
             yield flow.finding(key, reason)
 
 
-def _bind_error(host: str, port: int) -> str:
+def bind_error(host: str, port: int) -> str:
     """Why no server can listen there now; empty where one can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import click
 
+from flowdex.cli import complete
+
 __all__ = ["gateway"]
 
 logger = logging.getLogger(__name__)
@@ -24,8 +26,10 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--flow",
     "flow_file",
+    metavar="FLOW.YML",
+    shell_complete=complete.flow_files,
     type=click.Path(path_type=Path),
-    help="The flow file. [default: ./flow.yml, else the built-in]",
+    help="The flow file.  [default: ./flow.yml, else the built-in]",
 )
 @click.option(
     "--address",
@@ -33,11 +37,15 @@ logger = logging.getLogger(__name__)
     metavar="NAME=HOST:PORT",
     multiple=True,
     help="Where an executor runs; several for one NAME are its replicas, and so are all addresses of the name in "
-    "NAME=dns:///HOST:PORT. [default: host and port in the flow file]",
+    "NAME=dns:///HOST:PORT.  [default: host and port in the flow file]",
 )
-@click.option("--host", help="Address to listen on. [default: the flow file's, 127.0.0.1]")
-@click.option("--port-grpc", type=click.IntRange(0, 65535), help="gRPC port, 0 for any. [default: the flow file's]")
-@click.option("--port-http", type=click.IntRange(0, 65535), help="HTTP port, 0 for any. [default: the flow file's]")
+@click.option("--host", metavar="HOST", help="Address to listen on.  [default: the flow file's, 127.0.0.1]")
+@click.option(
+    "--port-grpc", metavar="N", type=click.IntRange(0, 65535), help="gRPC port, 0 for any.  [default: the flow file's]"
+)
+@click.option(
+    "--port-http", metavar="N", type=click.IntRange(0, 65535), help="HTTP port, 0 for any.  [default: the flow file's]"
+)
 @click.option(
     "--port-websocket",
     type=click.IntRange(0, 65535),
@@ -46,15 +54,17 @@ logger = logging.getLogger(__name__)
 )
 @click.option(
     "--port-bert",
+    metavar="N",
     type=click.IntRange(0, 65535),
-    help="Port for requests of bert-as-service's clients, 0 for any. [default: the flow file's]",
+    help="Port for requests of bert-as-service's clients, 0 for any.  [default: the flow file's]",
 )
 @click.option(
     "--port-bert-out",
+    metavar="N",
     type=click.IntRange(0, 65535),
-    help="Port for replies to them, 0 for any. [default: the flow file's, the one after --port-bert]",
+    help="Port for replies to them, 0 for any.  [default: the flow file's, the one after --port-bert]",
 )
-@click.option("--parent-pid", type=int, help="Stop when the process with this id is gone.")
+@click.option("--parent-pid", metavar="PID", type=int, help="Stop when the process with this id is gone.")
 @click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
     *,
@@ -69,7 +79,16 @@ def gateway(
     parent_pid: int | None,
     control_port: int | None,
 ) -> None:
-    """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will."""
+    """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will.
+
+    Listens at once, and is ready when every executor has a replica that takes requests. Ends on SIGTERM or Ctrl-C,
+    after the requests in flight, with exit code 0.
+
+    \b
+    Example:
+      flowdex gateway --flow flow.yml --address encoder=127.0.0.1:52000
+      flowdex gateway --address encoder=10.0.0.5:52000 --address encoder=10.0.0.6:52000
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow

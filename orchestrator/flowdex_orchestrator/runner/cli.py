@@ -12,11 +12,13 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from flowdex.cli import complete
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow.model import Flow
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["down", "locate", "logs", "ps", "up"]
 
-_FLOW = click.argument("flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]")
+_FLOW = click.argument(
+    "flow", required=False, type=click.Path(path_type=Path), metavar="[FLOW.YML]", shell_complete=complete.flow_files
+)
 _RUNNER = "runner"
 
 
@@ -42,7 +46,12 @@ def _replicas(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
 @click.command()
 @_FLOW
 @click.option(
-    "--replicas", multiple=True, metavar="NAME=N", callback=_replicas, help="Start N replicas of NAME. Repeatable."
+    "--replicas",
+    multiple=True,
+    metavar="NAME=N",
+    shell_complete=complete.replica_counts,
+    callback=_replicas,
+    help="Start N replicas of NAME. Repeatable.",
 )
 @click.option(
     "--set",
@@ -53,8 +62,13 @@ def _replicas(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
 )
 @click.option("--free-ports", is_flag=True, help="Listen on any free ports, whatever the file says.")
 @click.option("-d", "--detach", is_flag=True, help="Return once the flow is ready; it runs on in the background.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds.")
-@click.option("--check/--no-check", default=True, help="Look for mistakes in the flow file first [default: yes].")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up when it is not ready by then.",
+)
+@click.option("--check/--no-check", default=True, help="Look for mistakes in the flow file first.  [default: check]")
 @click.option("--background", is_flag=True, hidden=True, help="Run as the background half of --detach.")
 def up(
     flow: Path | None,
@@ -67,16 +81,16 @@ def up(
     check: bool,
     background: bool,
 ) -> int:
-    r"""Start a flow: its gateway and every executor.
+    """Start a flow: its gateway and every executor.
 
     FLOW.YML is the flow file: ./flow.yml, or the one that comes with flowdex, if not given. Ctrl-C stops the flow.
 
     \b
-    Examples:
+    Example:
       flowdex up
       flowdex up --replicas encoder=2 --detach
       flowdex up --set encoder.model=./my-model --set indexer.collection=trial --free-ports
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     from rich.console import Console
 
     from flowdex.errors import ConfigurationError, FlowdexError
@@ -84,7 +98,7 @@ def up(
     from flowdex_orchestrator.flow.overrides import parse_overrides
     from flowdex_orchestrator.runner.plan import make_plan
     from flowdex_orchestrator.runner.run import run_flow
-    from flowdex_orchestrator.runner.table import PlainLines, display_for
+    from flowdex_orchestrator.runner.table import PlainLines, display_for, start_times
 
     began = time.time()
     flow_file, folder, cwd = locate(flow)
@@ -98,13 +112,14 @@ def up(
     with folder.locked():
         if check:
             _check(model, cwd)
+        expected = start_times(folder.read())
         if detach:
             _prepare_background(folder)
         else:
             state = _begin(model, flow_file, folder)
             try:
                 plan = make_plan(model, flow_file, folder, cwd, overrides)
-                display = PlainLines(console) if background else display_for(console)
+                display = PlainLines(console) if background else display_for(console, expected)
                 return asyncio.run(
                     run_flow(
                         plan,
@@ -123,7 +138,7 @@ def up(
     options += [part for setting in settings for part in ("--set", setting)]
     options += ["--free-ports"] if free_ports else []
     options += [] if timeout is None else ["--timeout", str(timeout)]
-    _show_ready(_detach(flow_file, cwd, folder, options), began, background=True)
+    _show_ready(_detach(flow_file, cwd, folder, options, expected), began, background=True)
     return 0
 
 
@@ -133,7 +148,12 @@ def down(flow: Path | None) -> None:
     """Stop a flow that runs in the background (or in another terminal).
 
     Requests in flight are finished first. When nothing runs, that is said and is no error.
-    """
+
+    \b
+    Example:
+      flowdex down
+      flowdex down flows/glove.yml
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.runner.control import stop_flow
 
     flow_file, folder, _ = locate(flow)
@@ -145,9 +165,15 @@ def down(flow: Path | None) -> None:
 
 @click.command()
 @_FLOW
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def ps(flow: Path | None, as_json: bool) -> None:
-    """List the processes of a running flow."""
+    """List the processes of a running flow: state, port, restarts, time since the start, memory.
+
+    \b
+    Example:
+      flowdex ps
+      flowdex ps --json | jq -r '.processes[] | select(.state != "ready") | .log'
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.runner.memory import memory_of_groups
     from flowdex_orchestrator.runner.state import Status
     from flowdex_orchestrator.runner.table import process_rows, process_table
@@ -180,18 +206,35 @@ def ps(flow: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete.log_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what is written, until the flow ends or Ctrl-C.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="Begin with the last N."
+    "-n",
+    "--lines",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Begin with the last N lines.",
 )
-@click.option("--flow", type=click.Path(path_type=Path), metavar="FLOW.YML", help="The flow file [./flow.yml].")
+@click.option(
+    "--flow",
+    type=click.Path(path_type=Path),
+    metavar="FLOW.YML",
+    shell_complete=complete.flow_files,
+    help="The flow file.  [default: ./flow.yml]",
+)
 def logs(name: str | None, follow: bool, lines: int, flow: Path | None) -> None:
     """Print the log of an executor or of the gateway.
 
     NAME is an executor (all its replicas), a replica such as encoder-1, `gateway`, or `runner` for a flow in the
     background; all of them, if not given.
-    """
+
+    \b
+    Example:
+      flowdex logs encoder
+      flowdex logs gateway --follow --lines 0
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.runner.logs import follow as follow_logs
     from flowdex_orchestrator.runner.logs import tail
 
@@ -303,7 +346,9 @@ def _prepare_background(folder: RunFolder) -> None:
     rotate(folder.log(_RUNNER))
 
 
-def _detach(flow_file: Path, cwd: Path, folder: RunFolder, options: Sequence[str]) -> FlowState:
+def _detach(
+    flow_file: Path, cwd: Path, folder: RunFolder, options: Sequence[str], expected: Mapping[str, float]
+) -> FlowState:
     from rich.console import Console
 
     from flowdex_orchestrator.runner.control import start_in_background
@@ -313,7 +358,7 @@ def _detach(flow_file: Path, cwd: Path, folder: RunFolder, options: Sequence[str
     command = [*FLOWDEX, "up", "--background", "--no-check"]
     if cwd == flow_file.parent:
         command.append(str(flow_file))
-    return start_in_background([*command, *options], folder, display_for(Console(stderr=True)))
+    return start_in_background([*command, *options], folder, display_for(Console(stderr=True), expected))
 
 
 def _show_ready(state: FlowState, began: float, *, background: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flowdex.cli import complete
 from flowdex_orchestrator.runner.cli import locate
 
 if TYPE_CHECKING:
@@ -18,27 +19,36 @@ if TYPE_CHECKING:
 
 __all__ = ["restart", "scale"]
 
-_flow = click.option("--flow", type=click.Path(path_type=Path), metavar="FLOW.YML", help="The flow file [./flow.yml].")
+_flow = click.option(
+    "--flow",
+    type=click.Path(path_type=Path),
+    metavar="FLOW.YML",
+    shell_complete=complete.flow_files,
+    help="The flow file.  [default: ./flow.yml]",
+)
 _timeout = click.option(
-    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Give up after S seconds."
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up when it is not done by then.",
 )
 
 
 @click.command()
-@click.argument("targets", nargs=-1, required=True, metavar="NAME=N...")
+@click.argument("targets", nargs=-1, required=True, metavar="NAME=N...", shell_complete=complete.replica_counts)
 @_flow
 @_timeout
 def scale(targets: tuple[str, ...], *, flow: Path | None, timeout: float | None) -> None:
-    r"""Give executors of a running flow another number of replicas.
+    """Give executors of a running flow another number of replicas.
 
     New replicas take requests once they have loaded and warmed up; those removed finish theirs first. If a new one
     fails, or you press Ctrl-C, all stays as it was. The flow file is not changed: the next `flowdex up` goes by it.
 
     \b
-    Examples:
+    Example:
       flowdex scale encoder=3
       flowdex scale encoder=1 segmenter=2
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     replicas = {}
     for target in targets:
         name, _, number = target.partition("=")
@@ -54,7 +64,7 @@ def scale(targets: tuple[str, ...], *, flow: Path | None, timeout: float | None)
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete.executor_names)
 @click.option(
     "--set",
     "settings",
@@ -65,16 +75,16 @@ def scale(targets: tuple[str, ...], *, flow: Path | None, timeout: float | None)
 @_flow
 @_timeout
 def restart(name: str, *, settings: tuple[str, ...], flow: Path | None, timeout: float | None) -> None:
-    r"""Replace the replicas of an executor one by one, while the flow serves.
+    """Replace the replicas of an executor one by one, while the flow serves.
 
     Each new replica loads and warms up before the old one finishes its requests and ends. If a new one fails, the
     restart stops there.
 
     \b
-    Examples:
+    Example:
       flowdex restart encoder
       flowdex restart encoder --set batch_tokens=2048
-    """
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.flow.overrides import parse_argument
 
     prefixes = (f"{name}.uses_with.", f"{name}.")

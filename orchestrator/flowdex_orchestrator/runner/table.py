@@ -7,6 +7,7 @@ FlowState --update()--> LiveTable   (a terminal: one table, redrawn)
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from flowdex_orchestrator.runner.state import FlowState, ProcessId, ProcessState, State
 
-__all__ = ["Display", "LiveTable", "PlainLines", "display_for", "process_rows", "process_table"]
+__all__ = ["Display", "LiveTable", "PlainLines", "display_for", "process_rows", "process_table", "start_times"]
 
 _STYLES = {
     State.LOADING: "yellow",
@@ -41,9 +42,14 @@ class Display(Protocol):
         ...
 
 
-def display_for(console: Console) -> Display:
-    """The display that fits the console."""
-    return LiveTable(console) if console.is_terminal else PlainLines(console)
+def display_for(console: Console, expected: Mapping[str, float] | None = None) -> Display:
+    """The display that fits the console.
+
+    Args:
+        console: Where to show it.
+        expected: Seconds until a process is ready, by its label, as far as an earlier start tells; see `start_times`.
+    """
+    return LiveTable(console, expected) if console.file.isatty() else PlainLines(console)
 
 
 class PlainLines:
@@ -74,8 +80,9 @@ class PlainLines:
 class LiveTable:
     """A table that is redrawn in place while the flow starts; afterwards one line a change."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, expected: Mapping[str, float] | None = None) -> None:
         self._console = console
+        self._expected = expected or {}
         self._state: FlowState | None = None
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8)
         self._after: PlainLines | None = None
@@ -100,16 +107,31 @@ class LiveTable:
 
     def _render(self) -> Table:
         table = Table(box=None, pad_edge=False)
-        for column in ("NAME", "STATE", "SECONDS", ""):
-            table.add_column(column, justify="right" if column == "SECONDS" else "left", overflow="fold")
+        for column in ("NAME", "STATE", "SECONDS", "LEFT", ""):
+            table.add_column(column, justify="right" if column in ("SECONDS", "LEFT") else "left", overflow="fold")
         for process in self._state.processes if self._state is not None else ():
             table.add_row(
                 process.label,
                 Text(process.state.value, style=_STYLES[process.state]),
                 f"{_elapsed(process):.1f}",
+                self._left(process),
                 process.cause,
             )
         return table
+
+    def _left(self, process: ProcessState) -> str:
+        """Seconds that remain, by the last start; empty where there was none, or it takes longer this time."""
+        expected = self._expected.get(process.label)
+        if expected is None or process.state is not State.LOADING or process.process is None:
+            return ""
+        left = expected - _elapsed(process)
+        return f"about {left:.0f}" if left >= 0.5 else ""
+
+
+def start_times(state: FlowState | None) -> dict[str, float]:
+    """Seconds that each process took until it was ready, by its label."""
+    processes = state.processes if state is not None else ()
+    return {each.label: each.ready_at - each.started_at for each in processes if each.ready_at and each.started_at}
 
 
 def process_rows(state: FlowState, memory: dict[int, int]) -> list[dict[str, object]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from flowdex.cli import complete
 from flowdex.errors import FlowdexError
 from flowdex_orchestrator.gpus import VISIBLE, deal_gpus
 
@@ -32,12 +33,28 @@ _THREADS_END_WITHIN = 0.5  # seconds
 
 
 @click.command()
-@click.argument("name")
-@click.option("--flow", "flow_file", type=click.Path(path_type=Path), help="The flow file.  [default: flow.yml]")
-@click.option("--host", help="Address to listen on.  [default: the flow's, else 127.0.0.1]")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 for any free one.  [default: the flow's, else 0]")
-@click.option("--replica", type=click.IntRange(0), default=0, show_default=True, help="Number of this replica.")
-@click.option("--shard", type=click.IntRange(0), default=0, show_default=True, help="Number of this shard.")
+@click.argument("name", shell_complete=complete.executor_names)
+@click.option(
+    "--flow",
+    "flow_file",
+    metavar="FLOW.YML",
+    shell_complete=complete.flow_files,
+    type=click.Path(path_type=Path),
+    help="The flow file.  [default: flow.yml]",
+)
+@click.option("--host", metavar="HOST", help="Address to listen on.  [default: the flow's, else 127.0.0.1]")
+@click.option(
+    "--port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    help="Port; 0 for any free one.  [default: the flow's, else 0]",
+)
+@click.option(
+    "--replica", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Number of this replica."
+)
+@click.option(
+    "--shard", metavar="N", type=click.IntRange(0), default=0, show_default=True, help="Number of this shard."
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the class, over the flow's. Repeatable."
 )
@@ -49,17 +66,23 @@ _THREADS_END_WITHIN = 0.5  # seconds
 )
 @click.option("--stacks", is_flag=True, help="Send tracebacks to callers, as stock Jina does.")
 @click.option(
-    "--max-message-mib", type=click.IntRange(1, 2047), default=64, show_default=True, help="Largest request and reply."
+    "--max-message-mib",
+    metavar="N",
+    type=click.IntRange(1, 2047),
+    default=64,
+    show_default=True,
+    help="Largest request and reply.",
 )
 @click.option(
     "--max-connection-age", type=click.FloatRange(min=1), metavar="SECONDS", help="Let clients connect anew this often."
 )
 @click.option(
     "--grace",
+    metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Seconds to end requests in, at stop.",
+    help="Time to end requests in, at stop.",
 )
 def executor(  # noqa: PLR0917 - click passes them by name
     name: str,
@@ -81,7 +104,12 @@ def executor(  # noqa: PLR0917 - click passes them by name
     Listens at once, and reports SERVING (grpc.health.v1) when the executor is loaded and warm. Ends on SIGTERM after
     the requests in flight, with exit code 0. An executor that cannot be loaded ends with exit code 1 and the reason in
     the last line on standard error.
-    """
+
+    \b
+    Example:
+      flowdex executor encoder --flow flow.yml --port 52000
+      flowdex executor encoder --set model=./my-model
+    """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.flow.overrides import parse_argument
     from flowdex_orchestrator.worker.load import load_executor

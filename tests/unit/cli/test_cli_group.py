@@ -136,4 +136,4 @@ def test_completion_offers_verbs_without_importing_them() -> None:
 
 
 def test_the_table_names_its_own_module() -> None:
-    assert module.__all__ == ["LazyGroup", "Settings", "main"]
+    assert module.__all__ == ["EXIT_CODES", "LazyGroup", "Settings", "main"]

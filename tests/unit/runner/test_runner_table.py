@@ -16,6 +16,7 @@ from flowdex_orchestrator.runner.table import (
     duration,
     process_rows,
     process_table,
+    start_times,
 )
 
 ME = ProcessId(1, "1")
@@ -27,6 +28,13 @@ def flow(*processes: ProcessState) -> FlowState:
 
 def process(name: str = "a", state: State = State.LOADING, **values: object) -> ProcessState:
     return ProcessState(name, 0, "127.0.0.1", 7, log="x", state=state, **values)  # type: ignore[arg-type]
+
+
+class Watched(io.StringIO):
+    """A terminal, as far as its file says."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def printed(display: PlainLines, output: io.StringIO, state: FlowState) -> str:
@@ -55,7 +63,7 @@ def test_one_line_a_change() -> None:
 
 
 def test_a_table_on_a_terminal_then_lines() -> None:
-    output = io.StringIO()
+    output = Watched()
     console = Console(file=output, force_terminal=True, width=100, color_system=None)
     display = display_for(console)
     assert isinstance(display, LiveTable)
@@ -76,6 +84,32 @@ def test_a_table_on_a_terminal_then_lines() -> None:
 
 def test_lines_for_what_is_no_terminal() -> None:
     assert isinstance(display_for(Console(file=io.StringIO())), PlainLines)
+    coloured = Console(file=io.StringIO(), force_terminal=True)  # FORCE_COLOR: colours, but nobody who watches
+    assert isinstance(display_for(coloured), PlainLines)
+
+
+def test_the_last_start_tells_what_is_left() -> None:
+    now = time.time()
+    before = flow(
+        process(state=State.STOPPED, started_at=100.0, ready_at=110.0),
+        process("b", State.STOPPED, started_at=100.0, ready_at=101.0),
+        process("c", State.FAILED, started_at=100.0),
+    )
+    expected = start_times(before)
+    assert expected == {"a-0": 10.0, "b-0": 1.0}
+    assert start_times(None) == {}
+
+    def left(**values: object) -> str:
+        output = Watched()
+        display = display_for(Console(file=output, force_terminal=True, width=100, color_system=None), expected)
+        display.update(flow(process(process=ME, **values)))  # type: ignore[arg-type]
+        display.close()
+        return output.getvalue()
+
+    assert "about 6" in left(started_at=now - 4)
+    assert "about" not in left(started_at=now - 11), "it takes longer than last time"
+    assert "about" not in left(started_at=now - 4, name="c"), "it has not been ready yet"
+    assert "about" not in left(started_at=now - 4, ready_at=now, state=State.READY)
 
 
 def test_rows_and_table() -> None:
