@@ -24,12 +24,14 @@ _SHOWN = 3
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
     help="Write a page that draws it; the file needs nothing else.",
 )
 @click.option(
     "--layer",
     "layers",
     type=int,
+    metavar="N",
     multiple=True,
     help="Only this layer; may be repeated. -1 is the top.  [default: all]",
 )

@@ -69,7 +69,7 @@ def _variables(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     "--bert",
     metavar="HOST:PORT:PORT_OUT",
     callback=_bert,
-    help="Where bert-as-service's protocol is served  [what /status/server tells].",
+    help="Where bert-as-service's protocol is served.  [default: what /status/server tells]",
 )
 @click.option("--api-key", metavar="KEY", help="API key; also FLOWDEX_API_KEY.")
 @click.option(
@@ -77,7 +77,8 @@ def _variables(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
     type=click.FloatRange(min=0, min_open=True),
     default=30.0,
     show_default=True,
-    help="Seconds for a request.",
+    metavar="SECONDS",
+    help="Time for a request.",
 )
 @click.option("--list", "as_list", is_flag=True, help="Show the contracts and their cases; nothing is sent.")
 @click.option(
