@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 @click.option(
     "--port-websocket",
     type=click.IntRange(0, 65535),
-    metavar="PORT",
+    metavar="N",
     help="Further port for HTTP and Jina's WebSockets, which the HTTP port serves too; 0 for any.  [default: the flow "
     "file's]",
 )
