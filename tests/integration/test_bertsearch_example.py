@@ -51,7 +51,7 @@ class Bertsearch:
 @pytest.fixture(scope="module")
 def bertsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bertsearch]:
     folder = tmp_path_factory.mktemp("bertsearch")
-    ports = free_ports(4)
+    ports = free_ports(3)
     flow = folder / "flow.yml"
     text, count = re.subn(
         r"port: \[51000, 8080, 5555\].*",
@@ -59,11 +59,10 @@ def bertsearch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bertsearch]
         (EXAMPLE / "flow.yml").read_text(),
     )
     assert count == 1
-    # The stock client is told one port only, the next being that of replies.
     flow.write_text(text)
     done = run_flowdex("up", str(flow), "--detach", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    running = Bertsearch(folder, *ports[:3])
+    running = Bertsearch(folder, *ports)
     running.script("create_index.py")
     running.script("create_documents.py")
     running.script("index_documents.py")
