@@ -163,11 +163,12 @@ def _run(server: Server, contracts: list[Contract], chosen: tuple[str, ...]) -> 
 def _show(report: Report) -> None:
     from rich.text import Text
 
-    from flowdex.conformance.report import failures, skipped, table, verdict
+    from flowdex.conformance.report import failures, left_out, table, verdict
 
     out = console()
     out.print(table(report))
-    for line in (*failures(report), *skipped(report)):
+    notes = list(left_out(report))
+    for line in (*([Text()] if notes else []), *notes, *failures(report)):
         out.print(line, soft_wrap=True)
     out.print()
     out.print(Text(verdict(report), "green" if report.passed else "red"), soft_wrap=True)

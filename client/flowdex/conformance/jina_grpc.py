@@ -75,7 +75,7 @@ class JinaGrpcContract(Contract):
     """What Jina's clients ask of a gateway with an endpoint /encode."""
 
     name = "jina-grpc"
-    title = "Jina 3 over gRPC, clip-as-service with it"
+    title = "Jina 3 over gRPC"
     probes = 1
 
     @property

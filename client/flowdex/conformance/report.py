@@ -1,6 +1,6 @@
 """A report as people and programs read it: a table with what failed below it, JUnit XML.
 
-Report --table, failures--> lines for the terminal        Report --junit--> a file for CI
+Report --table, left_out, failures, verdict--> lines for the terminal        Report --junit--> a file for CI
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _OUTCOMES: tuple[Outcome, ...] = ("passed", "failed", "skipped")
 
-__all__ = ["failures", "junit", "skipped", "table", "verdict"]
+__all__ = ["failures", "junit", "left_out", "table", "verdict"]
 
 
 def table(report: Report) -> Table:
-    """A row a contract: cases, passed, failed; for an absent one why."""
+    """A row a contract: cases, passed, failed, skipped."""
     from rich.table import Table
     from rich.text import Text
 
@@ -30,11 +30,11 @@ def table(report: Report) -> Table:
     found.add_column("contract", no_wrap=True)
     for title in ("cases", "passed", "failed", "skipped"):
         found.add_column(title, justify="right")
-    found.add_column("")
+    found.add_column("", no_wrap=True)
     for each in report.contracts:
         if each.absent is not None:
             style = "red" if each.name in report.required else "dim"
-            found.add_row(Text(each.name, style), "", "", "", "", Text(f"absent: {each.absent}", style))
+            found.add_row(Text(each.name, style), "", "", "", "", Text("absent", style))
             continue
         passed, failed, skipped = (len(each.of(outcome)) for outcome in _OUTCOMES)
         found.add_row(
@@ -48,11 +48,13 @@ def table(report: Report) -> Table:
     return found
 
 
-def skipped(report: Report) -> Iterator[Text]:
-    """A line for each case that could not be run, with the reason."""
+def left_out(report: Report) -> Iterator[Text]:
+    """A line for each contract that is absent, and for each case that could not be run, with the reason."""
     from rich.text import Text
 
     for contract in report.contracts:
+        if contract.absent is not None:
+            yield Text(f"{contract.name} is absent: {contract.absent}", "dim")
         for result in contract.of("skipped"):
             yield Text(f"{contract.name}: {result.name} was skipped: {result.skipped}", "yellow")
 
