@@ -31,6 +31,7 @@ from flowdex.ranking import RankedText
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.searching import SEARCH_FIELDS
 from flowdex.stored import Page, StoredDocument, from_json
+from flowdex.timeouts import within
 from flowdex.transport import IndexReply, SearchReply
 from flowdex.transport.http_encode import encode_body, write_reply
 from flowdex.transport.problems import error_from_problem
@@ -208,7 +209,7 @@ class HttpTransport:
         headers = {} if timeout is None else {"x-request-timeout-ms": str(max(1, int(timeout * 1000)))}
         client = self._open()
         try:
-            response = await asyncio.wait_for(client.request(method, path, json=body, headers=headers), timeout)
+            response = await within(client.request(method, path, json=body, headers=headers), timeout)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"{self._target} did not answer within {timeout:g} s") from None
         except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:

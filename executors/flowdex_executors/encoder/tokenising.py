@@ -200,6 +200,8 @@ class TextTokenizer:
         ]
         for kind, tokenise in kinds:
             chosen = [index for index, text in enumerate(texts) if isinstance(text, kind)]
+            if not chosen:
+                continue  # a limit too small for pairs is no error of a call without any
             for index, sequence in zip(chosen, tokenise([texts[i] for i in chosen], options), strict=True):
                 sequences[index] = sequence
         return sequences  # type: ignore[return-value]  # all are filled
@@ -242,7 +244,7 @@ class TextTokenizer:
 
     def _words(self, texts: Sequence[list[str]], options: TokeniseOptions) -> list[TokenSequence]:
         lowered = [[word.lower() for word in words] for words in texts] if self._lower_case else texts
-        encodings = self._tokenizer.encode_batch(lowered, is_pretokenized=True) if texts else []
+        encodings = self._tokenizer.encode_batch(lowered, is_pretokenized=True)
         starts = [list(accumulate((len(word) + 1 for word in words), initial=0)) for words in texts]
         return [
             self._cut(encoding, options, start if options.spans else None)
@@ -250,12 +252,12 @@ class TextTokenizer:
         ]
 
     def _pairs(self, pairs: Sequence[tuple[str, str]], options: TokeniseOptions) -> list[TokenSequence]:
-        if options.truncation == "window_mean" and pairs:
+        if options.truncation == "window_mean":
             raise InvalidInput("truncation window_mean is for single texts; choose head or tail for pairs")
         if options.max_tokens is not None and options.max_tokens < self._pair_special + 2:
             raise InvalidInput(f"max_length must be at least {self._pair_special + 2} tokens for pairs of texts")
         flat = [text.lower() if self._lower_case else text for pair in pairs for text in pair]
-        encodings = self._tokenizer.encode_batch(flat, add_special_tokens=False) if pairs else []
+        encodings = self._tokenizer.encode_batch(flat, add_special_tokens=False)
         side = "left" if options.truncation == "tail" else "right"
         sequences = []
         for first, second in zip(encodings[::2], encodings[1::2], strict=True):

@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from flowdex.errors import ConfigurationError
+from flowdex.timeouts import within
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 
 __all__ = ["SCHEME", "NameWatch", "Resolve", "resolve"]
@@ -87,7 +88,7 @@ class NameWatch:
             began = time.monotonic()
             await self._look()
             try:
-                await asyncio.wait_for(self._again.wait(), self._every * random.uniform(0.9, 1.1))
+                await within(self._again.wait(), self._every * random.uniform(0.9, 1.1))
             except asyncio.TimeoutError:
                 continue
             self._again.clear()

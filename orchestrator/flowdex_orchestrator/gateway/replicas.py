@@ -28,6 +28,7 @@ from grpc_health.v1 import health_pb2
 from flowdex import wire
 from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable, error_from_grpc
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.timeouts import within
 from flowdex_orchestrator.load import load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
@@ -161,7 +162,7 @@ class Replica:
     async def _watch_once(self) -> None:
         call = self._watch(health_pb2.HealthCheckRequest(), timeout=_WATCH_SECONDS)
         try:
-            response: Any = await asyncio.wait_for(call.read(), _ANSWER_SECONDS)
+            response: Any = await within(call.read(), _ANSWER_SECONDS)
             while response is not grpc.aio.EOF:
                 if response.status != health_pb2.HealthCheckResponse.SERVING:
                     self._down(_NOT_SERVING)
@@ -365,7 +366,7 @@ class ReplicaPool:
     async def _wait_until(self, give_up: float, deadline: float | None) -> None:
         until = give_up if deadline is None else min(give_up, deadline)
         try:
-            await asyncio.wait_for(self._available.wait(), until - time.monotonic())
+            await within(self._available.wait(), until - time.monotonic())
         except asyncio.TimeoutError:
             if until == deadline:
                 raise DeadlineExceeded(

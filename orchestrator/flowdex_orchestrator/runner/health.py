@@ -13,6 +13,8 @@ from typing import Protocol
 
 import grpc
 
+from flowdex.timeouts import within
+
 __all__ = ["GrpcProbe", "HttpProbe", "Probe"]
 
 _OPTIONS = (
@@ -77,7 +79,7 @@ class HttpProbe:
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered 200."""
         try:
-            return await asyncio.wait_for(self._get(), timeout)
+            return await within(self._get(), timeout)
         except (OSError, asyncio.TimeoutError):
             return False
 

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowdex.timeouts import within
 from flowdex_orchestrator.runner.logs import read_from
 from flowdex_orchestrator.runner.state import ProcessId
 
@@ -124,7 +125,7 @@ class ChildProcess:
         """Ask it to end, and end it after `grace` seconds; returns the exit code."""
         self.terminate()
         try:
-            return await asyncio.wait_for(self.wait(), grace)
+            return await within(self.wait(), grace)
         except asyncio.TimeoutError:
             self.kill()
             return await self.wait()

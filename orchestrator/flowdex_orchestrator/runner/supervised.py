@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flowdex.timeouts import within
 from flowdex_orchestrator.runner.diagnosis import Diagnosis, diagnose, last_words, remedy_for
 from flowdex_orchestrator.runner.health import Probe
 from flowdex_orchestrator.runner.logs import cut
@@ -263,7 +264,7 @@ class Supervised:
 
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        await within(event.wait(), seconds)
     except asyncio.TimeoutError:
         return False
     return True

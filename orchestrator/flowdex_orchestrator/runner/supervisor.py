@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowdex.errors import Unavailable
+from flowdex.timeouts import within
 from flowdex_orchestrator.runner.state import FlowState, ProcessState, State, Status
 from flowdex_orchestrator.runner.supervised import Policy, ProcessPlan, Supervised
 
@@ -312,7 +313,7 @@ class Supervisor:
 
     async def _next_change(self, timeout: float) -> None:
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._change.wait(), None if timeout == math.inf else timeout)
+            await within(self._change.wait(), None if timeout == math.inf else timeout)
         self._change.clear()
 
     def _changed(self) -> None:

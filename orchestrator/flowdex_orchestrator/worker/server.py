@@ -31,6 +31,7 @@ import grpc
 from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
+from flowdex.timeouts import within
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.processes import watch_parent
 from flowdex_orchestrator.traits import Traits
@@ -157,7 +158,7 @@ async def _drain(server: grpc.aio.Server, service: ExecutorService, grace: float
     """
     refusing = asyncio.ensure_future(server.stop(grace))
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(service.drain(), grace)
+        await within(service.drain(), grace)
     await server.stop(None)
     await refusing
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowdex_orchestrator.capacity.costs import REFERENCE, EncoderCost
@@ -205,14 +205,30 @@ def assert_no_less(more: Plan, less: Plan, *, but: tuple[str, ...] = ()) -> None
 
 
 @given(shapes, demands, st.integers(1, 10**9))
+@example(
+    shape(embedded=False, shards=None, vectors_on_disk=True),
+    Demand(documents=393_298_999, rps=126.0, tokens=22_036.0, node_cpus=1.0, node_memory=504_148_592_780.0, headroom=0),
+    1,
+)
 @settings(max_examples=150)
 def test_more_documents_need_no_less(flow: FlowShape, demand: Demand, more: int) -> None:
     # Past `exact_up_to` a graph takes over, and a search may well be faster then.
     always = replace(flow, index=replace(flow.index, exact_up_to=0)) if flow.index else flow
     larger = plan(always, replace(demand, documents=demand.documents + more))
     smaller = plan(always, demand)
-    assert_no_less(larger, smaller)
+    if copies(larger) < copies(smaller):
+        # Memory has asked for more shards, which share the searches too: fewer copies of all will do. Each is larger.
+        shared = ("index_memory", "index_disk")
+        assert_no_less(larger, smaller, but=shared)
+        assert larger.value("shards") > smaller.value("shards")
+        assert larger.value("index_disk") / copies(larger) >= smaller.value("index_disk") / copies(smaller)
+    else:
+        assert_no_less(larger, smaller)
     assert larger.value("encoder_hours") >= smaller.value("encoder_hours")
+
+
+def copies(made: Plan) -> float:
+    return next((line.value for line in made.lines if line.key == "copies"), 1)
 
 
 @given(shapes, demands, st.floats(0.01, 1e5))

@@ -19,6 +19,7 @@ import zmq
 import zmq.asyncio
 
 from flowdex.errors import ConfigurationError, FlowdexError, InternalError, TooLarge
+from flowdex.timeouts import within
 from flowdex_orchestrator.gateway.bert.frames import (
     SHOW_CONFIG,
     SHOW_STATUS,
@@ -230,7 +231,7 @@ class BertServer:
         """Whether the client listens, or does within some seconds."""
         if not self._is_subscribed(identity):
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wait_until_subscribed(identity), _PATIENCE)
+                await within(self._wait_until_subscribed(identity), _PATIENCE)
         return self._is_subscribed(identity)
 
     async def _wait_until_subscribed(self, identity: bytes) -> None:
