@@ -27,6 +27,7 @@ ALONE = (
     "integration/test_gateway_routing.py",
     "integration/test_pod_rehearsal.py",
     "integration/test_reranking.py",
+    "integration/test_runner_flow.py",
     "integration/test_scaling.py",
     "integration/worker/test_worker_lifecycle.py",
     "unit/client/test_client_pipeline.py",
