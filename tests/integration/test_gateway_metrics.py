@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from gateway_fakes import FakeExecutor, Flow, eventually, failing, serving, sleeping
+from gateway_fakes import FakeExecutor, Flow, eventually, failing, serving, sleeping, waiting
 
 from flowdex.errors import Conflict
 from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
@@ -66,7 +66,8 @@ async def test_an_executor_that_is_away_or_does_not_say_has_no_queue() -> None:
 
 
 async def test_requests_are_counted_by_status_and_so_are_those_refused() -> None:
-    executor = FakeExecutor("e", {"/encode": sleeping(0.5), "/index": failing(Conflict("another model"))})
+    go_on = asyncio.Event()
+    executor = FakeExecutor("e", {"/encode": waiting(go_on), "/index": failing(Conflict("another model"))})
     async with serving(executor, settings=GatewaySettings(max_in_flight=1, max_message_bytes=1000)) as flow:
         busy = asyncio.ensure_future(flow.call("/encode", "a"))
         await eventually(lambda: executor.in_flight == 1)
@@ -75,7 +76,9 @@ async def test_requests_are_counted_by_status_and_so_are_those_refused() -> None
                 await flow.call("/encode", "a")
         assert (await flow.http.post("/encode", json={"texts": "a"})).status_code == 429
         assert (await metrics(flow))["flowdex_requests_total"] == {("/encode", "429"): 4}
+        go_on.set()
         await busy
+        go_on.clear()
         await flow.call("/index", "a")
         with pytest.raises(grpc.aio.AioRpcError, match="no executor"):
             await flow.call("/nowhere", "a")
