@@ -68,7 +68,7 @@ def by_workers(backend: Backend, threads: int) -> Callable[[Sequence[TokenSequen
             budget=BUDGET,
             threads=threads,
             padded=backend.padded,
-            prepare_thread=lambda: torch.set_num_threads(1),
+            use_cores=torch.set_num_threads,
         )
         try:
             return np.stack(batcher.submit(sequences).result())

@@ -14,9 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from flowdex.errors import InvalidInput
 
-__all__ = ["parse_parameters"]
+__all__ = ["parse_parameters", "remember"]
 
 Model = TypeVar("Model", bound=BaseModel)
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MOST_KEPT = 64
 
 
 def parse_parameters(model: type[Model], parameters: Mapping[str, Any] | None) -> Model:
@@ -34,3 +38,13 @@ def parse_parameters(model: type[Model], parameters: Mapping[str, Any] | None) -
             for problem in error.errors()
         )
         raise InvalidInput(f"wrong parameters: {problems}") from None
+
+
+def remember(kept: dict[K, V], key: K, value: V) -> None:
+    """Keep what was made of a request's parameters, for the next request with the same.
+
+    Callers choose the parameters, so there is a limit: past it all are made anew.
+    """
+    if len(kept) >= _MOST_KEPT:
+        kept.clear()
+    kept[key] = value

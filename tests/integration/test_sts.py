@@ -53,7 +53,7 @@ def encode_by_itself(flow_name: str, texts: list[str]) -> Array:
     encoder: Any = load_executor(load_flow(ROOT / flow_name).executor("encoder"), ROOT)
     sequences = encoder.tokenise(texts)
     parts = [sequences[start : start + 32] for start in range(0, len(sequences), 32)]
-    with ThreadPoolExecutor(1, initializer=encoder.prepare_thread) as thread:
+    with ThreadPoolExecutor(1, initializer=encoder.use_cores, initargs=(1,)) as thread:
         vectors = np.concatenate(list(thread.map(encoder.encode_batch, parts)))
     encoder.close()
     return vectors

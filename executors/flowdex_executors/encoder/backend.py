@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from flowdex.errors import ConfigurationError, InvalidInput
 
@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
     from flowdex_executors.encoder.tokenising import TokenSequence
 
-__all__ = ["COMPUTE_DTYPES", "Backend", "TokenVectors", "choose_device", "on_device", "resolve_layers", "torch_dtype"]
+__all__ = [
+    "COMPUTE_DTYPES",
+    "Backend",
+    "TokenVectors",
+    "UsesCores",
+    "choose_device",
+    "on_device",
+    "resolve_layers",
+    "torch_dtype",
+]
 
 COMPUTE_DTYPES = ("float32", "float16", "bfloat16")
 
@@ -59,6 +68,15 @@ class Backend(Protocol):
             layers: Indices into `dimensions`, as Python's: negative ones count from the top.
             attention: Whether to give the attention too.
         """
+        ...
+
+
+@runtime_checkable
+class UsesCores(Protocol):
+    """A backend whose threads are not torch's, so that it must be told how many cores to use."""
+
+    def use_cores(self, cores: int) -> None:
+        """Use so many in the forward passes of the calling thread from now on."""
         ...
 
 

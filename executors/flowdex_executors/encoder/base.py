@@ -40,7 +40,7 @@ from flowdex_executors.encoder.output import (
 )
 from flowdex_executors.encoder.targets import Targets, find_targets
 from flowdex_executors.failures import mark, unmarked
-from flowdex_executors.parameters import parse_parameters
+from flowdex_executors.parameters import parse_parameters, remember
 from flowdex_executors.schema import DocumentColumns
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
@@ -52,6 +52,7 @@ Endpoint: TypeAlias = Literal["encode", "index", "search"]
 
 _TOKENISE_AT_ONCE = 256  # texts; a bulk request must not keep the tokeniser from an interactive one
 _CHARACTERS_PER_TOKEN = 4
+_LONGEST_KEY = 500  # characters of parameters that are kept
 _NO_MEMORY = ("out of memory", "allocate memory", "failed to allocate", "alloc_failed")
 
 
@@ -102,6 +103,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         self.threads = threads or available_cores()
         self.defaults = self.checked_defaults({"normalize": normalize, "dtype": dtype, **(output or {})})
         self.fingerprint_parts = dict(fingerprint_parts or {})
+        self._parsed: dict[str, OutputParameters] = {}
         self._encoded = 0
         self._batcher: Batcher[Any, Any] | None = None
         self._starting = threading.Lock()
@@ -122,8 +124,12 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """
         return texts
 
-    def prepare_thread(self) -> None:
-        """Called once in each compute thread, before its first batch."""
+    def use_cores(self, cores: int) -> None:
+        """Called in a compute thread, before its first batch with 1, and when it is to use another number of cores.
+
+        That is 1 while several batches are computed at the same time, and more for a short text alone. An encoder that
+        always uses one core has nothing to do here.
+        """
 
     def about(self) -> dict[str, Any]:
         """What `/status` says about the model."""
@@ -251,7 +257,13 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """
         if not parameters:
             return self.defaults
-        return parse_parameters(self.parameters_model, {**self.defaults.model_dump(), **_given(parameters)})
+        key = repr(parameters)  # callers send the same few again and again
+        options = self._parsed.get(key)
+        if options is None:
+            options = parse_parameters(self.parameters_model, {**self.defaults.model_dump(), **_given(parameters)})
+            if len(key) <= _LONGEST_KEY:
+                remember(self._parsed, key, options)
+        return options
 
     def for_endpoint(self, options: OutputParameters, endpoint: Endpoint) -> OutputParameters:
         """The options as they are at an endpoint.
@@ -331,7 +343,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
                     budget=self.batch_tokens,
                     threads=self.threads,
                     padded=self.padded,
-                    prepare_thread=self.prepare_thread,
+                    use_cores=self.use_cores,
                     is_exhaustion=_is_exhaustion,
                 )
         return self._batcher.submit(sequences)

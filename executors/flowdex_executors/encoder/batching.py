@@ -13,6 +13,9 @@ its token budget of what is there, and what arrives while all are busy makes the
   served in order of arrival, a small one passes a large one, and none waits for ever.
 - Within a request, long sequences come first, so that a batch holds sequences of like length and pads little.
 
+Several batches at once make the best of the cores, and one thread computes each. Only a short batch that finds all else
+idle is computed by a team of threads: nobody else needs the cores, and its caller waits for nothing but it.
+
 A request whose future is cancelled or has failed is dropped, whatever is left of it. When a batch fails it is halved
 until the sequences that cannot be computed are alone; only their requests fail. When it fails for want of memory,
 batches are smaller from then on.
@@ -41,6 +44,8 @@ R = TypeVar("R")
 _BULK_SHARE = 5
 _INTERACTIVE_PART = 4  # a request of at most a quarter of a batch is interactive
 _SMALLEST_SHARE = 128  # tokens; below that, splitting a batch between idle threads costs more than it gains
+_LARGEST_TEAM = 4  # cores; matrices as small as a short text's are not worth more
+_TEAM_TOKENS = 256  # of a batch for a team: what arrives while it computes shares the cores with it for a moment only
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +124,8 @@ class Batcher(Generic[S, R]):
         budget: Tokens of a batch; a single longer sequence is a batch too.
         threads: Number of compute threads.
         padded: Whether `run` pads to the longest sequence of the batch, so that padding counts against the budget.
-        prepare_thread: Called once in each compute thread before it starts.
+        use_cores: Called in a compute thread, at its start with 1 and then whenever `run` is to use another number of
+            cores there. None for a `run` that always uses one.
         is_exhaustion: Whether an error of `run` says that the batch needs more memory than there is.
         name: Prefix of the threads' names.
 
@@ -135,7 +141,7 @@ class Batcher(Generic[S, R]):
         budget: int = 1024,
         threads: int = 1,
         padded: bool = False,
-        prepare_thread: Callable[[], None] | None = None,
+        use_cores: Callable[[int], None] | None = None,
         is_exhaustion: Callable[[BaseException], bool] = lambda error: isinstance(error, MemoryError),
         name: str = "encoder",
     ) -> None:
@@ -143,7 +149,8 @@ class Batcher(Generic[S, R]):
         self._cost = cost
         self._budget = budget
         self._padded = padded
-        self._prepare_thread = prepare_thread
+        self._use_cores = use_cores
+        self._team = 1 if use_cores is None else min(threads, _LARGEST_TEAM)
         self._is_exhaustion = is_exhaustion
         self.queue = QueueClock()
         self._changed = threading.Condition()
@@ -224,16 +231,21 @@ class Batcher(Generic[S, R]):
     # ---- in the compute threads ----
 
     def _work(self) -> None:
-        if self._prepare_thread is not None:
-            self._prepare_thread()
+        cores = 1
+        if self._use_cores is not None:
+            self._use_cores(cores)
         while True:
             with self._changed:
                 self._idle += 1
                 while not (batch := self._take()) and not self._closed:
                     self._changed.wait()
                 self._idle -= 1
+                wanted = self._team if self._is_alone(batch) else 1
             if not batch:
                 return
+            if self._use_cores is not None and wanted != cores:
+                self._use_cores(wanted)
+                cores = wanted
             self._compute(batch)
 
     def _take(self) -> list[_Item[S, R]]:
@@ -244,6 +256,12 @@ class Batcher(Generic[S, R]):
                 self._since_bulk = 0 if lane is self._bulk else self._since_bulk + 1
                 return batch
         return []
+
+    def _is_alone(self, batch: list[_Item[S, R]]) -> bool:
+        """Whether a batch is short and nothing else is there to be computed. Needs the lock."""
+        if self._waiting or self._idle < len(self._threads) - 1:
+            return False
+        return sum(request.costs[index] for request, index in batch) <= _TEAM_TOKENS
 
     def _lanes(self) -> tuple[list[_Request[S, R]], list[_Request[S, R]]]:
         if self._since_bulk >= _BULK_SHARE - 1:

@@ -7,6 +7,7 @@ The graph is `onnx_graph`'s. Where it does not know the architecture, the folder
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,14 +52,23 @@ class OnnxBert:
         require_onnxruntime()
         model = read_bert(files)
         graph, weights = bert_graph(model, int8=int8)
-        # The session looks at the arrays where they lie.
-        self._weights = weights
-        self._session = start_session(graph, device, weights)
+        # The sessions look at the arrays where they lie.
+        self._graph, self._device, self._weights = graph, device, weights
+        self._sessions = {1: start_session(graph, device, weights)}
+        self._starting = threading.Lock()
+        self._chosen = threading.local()
         self._has_types = model.second_type is not None
         self._first_position = model.first_position
         self.name = "onnx int8" if int8 else "onnx"
         self.lossy = int8
         self.dimensions = (files.hidden_size,) * (len(model.layers) + 1)
+
+    def use_cores(self, cores: int) -> None:
+        """See `UsesCores`. The threads of a session are fixed, so that another number is another session."""
+        with self._starting:
+            if cores not in self._sessions:
+                self._sessions[cores] = start_session(self._graph, self._device, self._weights, threads=cores)
+        self._chosen.session = self._sessions[cores]
 
     def forward(
         self, sequences: Sequence[TokenSequence], layers: Sequence[int] = (-1,), *, attention: bool = False
@@ -69,9 +79,9 @@ class OnnxBert:
         wanted = resolve_layers(layers, len(self.dimensions))
         names = [f"layer_{layer}" for layer in wanted]
         lengths = np.array([len(sequence) for sequence in sequences])
+        session = getattr(self._chosen, "session", self._sessions[1])
         runs = [
-            self._session.run(names, self._inputs(sequences[start:end], lengths[start:end]))
-            for start, end in _runs(lengths)
+            session.run(names, self._inputs(sequences[start:end], lengths[start:end])) for start, end in _runs(lengths)
         ]
         return TokenVectors(
             tuple(torch.from_numpy(np.concatenate(parts)) for parts in zip(*runs, strict=True)),

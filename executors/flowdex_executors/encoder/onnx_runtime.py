@@ -1,4 +1,4 @@
-"""ONNX Runtime: sessions of one thread an operation, like all compute here, on the CPU or a GPU."""
+"""ONNX Runtime: sessions on the CPU or a GPU; of one thread an operation, unless they are for a short text alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ def require_onnxruntime() -> Any:
 
 
 def start_session(
-    model: bytes | Path, device: str = "cpu", weights: Mapping[str, npt.NDArray[Any]] | None = None
+    model: bytes | Path,
+    device: str = "cpu",
+    weights: Mapping[str, npt.NDArray[Any]] | None = None,
+    *,
+    threads: int = 1,
 ) -> Any:
     """Load a model.
 
@@ -41,6 +45,7 @@ def start_session(
         model: The file, or its content.
         device: "cpu", "cuda" or "cuda:N".
         weights: Tensors that the model names as external; used where they lie, so they must not change.
+        threads: Of an operation, the caller's included.
 
     Returns:
         An `onnxruntime.InferenceSession`; its `run` may be called from several threads at the same time.
@@ -50,7 +55,7 @@ def start_session(
     """
     ort = require_onnxruntime()
     options = ort.SessionOptions()
-    options.intra_op_num_threads = 1  # the caller's thread computes; parallel work is several batches
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     options.enable_mem_pattern = False  # plans memory for each new shape, and shapes are always new here

@@ -32,7 +32,7 @@ from flowdex_executors.encoder.attention import (
     check_size,
     chosen_layers,
 )
-from flowdex_executors.encoder.backend import Backend, resolve_layers
+from flowdex_executors.encoder.backend import Backend, UsesCores, resolve_layers
 from flowdex_executors.encoder.base import Encoder, Endpoint, check_options
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.options import DecodeParameters, EncodeParameters, TokenizeParameters, vector_size
@@ -55,12 +55,14 @@ from flowdex_executors.encoder.tokenising import (
     TokenSequence,
 )
 from flowdex_executors.encoder.views import Encoded, Job, View, compute_jobs
-from flowdex_executors.parameters import parse_parameters
+from flowdex_executors.parameters import parse_parameters, remember
 from flowdex_executors.schema import DocumentColumns
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
 __all__ = ["TokenEncoder"]
+
+_FEW_CHARACTERS = 500
 
 
 class TokenEncoder(Encoder):
@@ -146,7 +148,7 @@ class TokenEncoder(Encoder):
             self.dimensions = self._check(self.defaults)
         except InvalidInput as error:
             raise ConfigurationError(error.message) from None
-        self._default_fingerprint = self._fingerprint(self.defaults)
+        self._fingerprints: dict[EncodeParameters, str] = {}
 
     @classmethod
     def describe_vectors(
@@ -188,17 +190,19 @@ class TokenEncoder(Encoder):
         """Compute a batch, in a compute thread."""
         return compute_jobs(self.backend, batch, self._attention.backend)
 
-    def prepare_thread(self) -> None:
-        """One thread an operation: the parallel work is several batches, and teams of threads would only collide."""
+    def use_cores(self, cores: int) -> None:
+        """One thread an operation in torch, whose teams wake too slowly to help; other libraries as they see fit."""
         import torch
 
         torch.set_num_threads(1)
+        if isinstance(self.backend, UsesCores):
+            self.backend.use_cores(cores)
 
     def warm_up(self) -> None:
-        """Run real forward passes, a short and a long one in each thread, so that no caller pays for the first."""
+        """Run real forward passes, so that no caller pays for the first: in each thread, and by all for one text."""
         view = self._view(self.defaults)
-        for text in ("warm", "warm up " * 64):
-            sequences = self.tokenise([text] * self.threads)
+        for text, count in (("warm", self.threads), ("warm up " * 64, self.threads), ("warm", 1)):
+            sequences = self.tokenise([text] * count)
             self.submit([Job(sequence, view) for sequence in sequences]).result()
 
     def about(self) -> dict[str, Any]:
@@ -223,7 +227,10 @@ class TokenEncoder(Encoder):
     def fingerprint(self, options: OutputParameters) -> str:
         """What makes the vectors with these options, in one line; see `encoder.fingerprint`."""
         assert isinstance(options, EncodeParameters)
-        return self._default_fingerprint if options is self.defaults else self._fingerprint(options)
+        if (found := self._fingerprints.get(options)) is None:
+            found = self._fingerprint(options)
+            remember(self._fingerprints, options, found)
+        return found
 
     def _fingerprint(self, options: EncodeParameters) -> str:
         count = len(self.backend.dimensions)
@@ -434,7 +441,8 @@ class TokenEncoder(Encoder):
         texts = targets.inputs()
         prefixes = [prompt + context for context in targets.contexts()]
         tokenised = [with_prefix(prefix, text) for prefix, text in zip(prefixes, texts, strict=True)]
-        sequences = await self.in_parts(partial(self.tokenizer.tokenise, options=tokenise), tokenised)
+        cut = partial(self.tokenizer.tokenise, options=tokenise)
+        sequences = cut(tokenised) if _few_words(tokenised) else await self.in_parts(cut, tokenised)
         for index, sequence in enumerate(sequences):
             if not len(sequence):
                 raise InvalidInput(f"{targets.name(index)} {self.no_tokens}")
@@ -491,6 +499,11 @@ class TokenEncoder(Encoder):
             batch.set_column("token_vectors", [_cast(each.tokens, options) for each in encoded])
         if options.attention:
             batch.set_column("attention", [_cast(each.attention, options) for each in encoded])
+
+
+def _few_words(texts: Sequence[Text]) -> bool:
+    """Whether texts are so short that a thread would take longer to wake than to tokenise them."""
+    return all(isinstance(text, str) for text in texts) and sum(map(len, texts)) <= _FEW_CHARACTERS  # type: ignore[arg-type]
 
 
 def _window_means(vectors: Vectors, owners: npt.NDArray[Any], tokens: npt.NDArray[Any]) -> Vectors:

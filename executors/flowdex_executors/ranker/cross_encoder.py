@@ -140,7 +140,7 @@ class CrossEncoder:
             budget=settings.batch_tokens,
             threads=settings.threads or _threads(self._device),
             padded=True,
-            prepare_thread=_one_thread,
+            use_cores=_use_cores,
             is_exhaustion=_is_exhaustion,
             name="cross-encoder",
         )
@@ -214,10 +214,10 @@ def _threads(device: str) -> int:
     return available_cores() if device == "cpu" else 1
 
 
-def _one_thread() -> None:
+def _use_cores(cores: int) -> None:
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as in `TokenEncoder.use_cores`
 
 
 def _is_exhaustion(error: BaseException) -> bool:

@@ -239,13 +239,76 @@ def test_idle_threads_share_one_request(make_batcher: Any, recorder: Recorder) -
     assert sorted(len(batch) for batch in recorder.batches) == [4, 4]
 
 
-def test_each_thread_is_prepared_once() -> None:
-    prepared: list[str] = []
-    batcher = Batcher(Recorder(), threads=3, prepare_thread=lambda: prepared.append(threading.current_thread().name))
-    for _ in range(5):
-        batcher.submit(["a"]).result(WAIT)
+def cores_used() -> tuple[list[tuple[str, int]], Callable[[int], None]]:
+    """What `use_cores` was called with, and in which thread."""
+    told: list[tuple[str, int]] = []
+    return told, lambda cores: told.append((threading.current_thread().name, cores))
+
+
+def idle(batcher: Any) -> None:
+    """Wait until all threads are."""
+    deadline = time.monotonic() + WAIT
+    while batcher._idle < len(batcher._threads):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_short_text_alone_is_computed_by_a_team(recorder: Recorder) -> None:
+    told, use_cores = cores_used()
+    batcher = Batcher(recorder, threads=3, use_cores=use_cores)
+    idle(batcher)
+    assert sorted(told) == [("encoder-0", 1), ("encoder-1", 1), ("encoder-2", 1)]
+    del told[:]
+    batcher.submit(["a"]).result(WAIT)
+    assert [cores for _, cores in told] == [3]
     batcher.close()
-    assert sorted(prepared) == ["encoder-0", "encoder-1", "encoder-2"]
+
+
+def test_in_company_each_batch_has_one_core(recorder: Recorder) -> None:
+    told, use_cores = cores_used()
+    batcher = Batcher(recorder, threads=2, use_cores=use_cores)
+    idle(batcher)
+    recorder.gate.clear()
+    first = batcher.submit(["a" * 300])  # too long for a team
+    assert recorder.started.acquire(timeout=WAIT)
+    second = batcher.submit(["b"])  # the other thread's
+    assert recorder.started.acquire(timeout=WAIT)
+    recorder.gate.set()
+    first.result(WAIT)
+    second.result(WAIT)
+    assert {cores for _, cores in told} == {1}
+    batcher.close()
+
+
+def test_a_team_is_over_when_there_is_company(recorder: Recorder) -> None:
+    told, use_cores = cores_used()
+    batcher = Batcher(recorder, threads=2, use_cores=use_cores)
+    idle(batcher)
+    del told[:]
+    batcher.submit(["a"]).result(WAIT)
+    ((thread, _),) = told
+    idle(batcher)
+    recorder.gate.clear()
+    futures = []
+    for _ in range(2):  # one a thread
+        recorder.started = threading.Semaphore(0)
+        futures.append(batcher.submit(["a" * 300]))
+        assert recorder.started.acquire(timeout=WAIT)
+    recorder.gate.set()
+    for future in futures:
+        future.result(WAIT)
+    assert told == [(thread, 2), (thread, 1)]
+    batcher.close()
+
+
+def test_a_team_has_at_most_four_threads(recorder: Recorder) -> None:
+    told, use_cores = cores_used()
+    batcher = Batcher(recorder, threads=16, use_cores=use_cores)
+    idle(batcher)
+    del told[:]
+    batcher.submit(["a"]).result(WAIT)
+    assert [cores for _, cores in told] == [4]
+    batcher.close()
 
 
 def test_close_fails_what_is_queued_and_ends_the_threads(make_batcher: Any, recorder: Recorder) -> None:

@@ -108,7 +108,7 @@ class ElmoEncoder(TokenEncoder):
             **others,
         )
         self.stateful = bool(stateful)
-        self._in_turn = ThreadPoolExecutor(1, "elmo", initializer=self.prepare_thread) if stateful else None
+        self._in_turn = ThreadPoolExecutor(1, "elmo", initializer=self.use_cores, initargs=(1,)) if stateful else None
 
     def about(self) -> dict[str, Any]:
         """What `/status` says about the model."""
