@@ -1,7 +1,7 @@
 """Guards against getting slower: short relative measurements, compared with those that stand in guard.json.
 
     python benchmarks/guard.py           fails where a ratio has become more than 25 % worse
-    python benchmarks/guard.py --write   measures, and writes guard.json again
+    python benchmarks/guard.py --write   measures, and writes guard.json again (which holds medians of six such runs)
 
     request: CPU of a request, and its time alone   flowdex with a no-op executor : a bare pair of grpc.aio servers
     encode:  CPU of a text                          MiniLM through a gateway      : the same encoder in this process

@@ -71,7 +71,11 @@ class Running:
                 env=environment,
                 cwd=folder,
             )
-        self._wait(start + READY_SECONDS)
+        try:
+            self._wait(start + READY_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
         self.start_s = time.perf_counter() - start
 
     def _wait(self, end: float) -> None:
@@ -81,13 +85,13 @@ class Running:
                 request = urllib.request.Request(self.url, PROBE, headers)
                 with urllib.request.urlopen(request, timeout=10):
                     return
-            except (urllib.error.URLError, OSError):
-                if self.process.poll() is None and time.perf_counter() < end:
+            except (urllib.error.URLError, OSError) as error:
+                refused = isinstance(error, urllib.error.HTTPError) and error.code in (400, 404, 415, 422)
+                if not refused and self.process.poll() is None and time.perf_counter() < end:
                     time.sleep(0.1)
                     continue
                 said = self.log.read_text(errors="replace")[-2000:]
-                self.stop()
-                raise SystemExit(f"{self.system.name} did not start:\n{said}") from None
+                raise SystemExit(f"{self.system.name} does not serve ({error}):\n{said}") from None
 
     @property
     def pids(self) -> list[int]:

@@ -1,6 +1,6 @@
 """LitServe around sentence-transformers, with its dynamic batching: MODEL_DIR=FOLDER python litserve_server.py PORT."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: LitServe reads the annotations, and takes strings for query parameters.
 
 import os
 import sys
