@@ -41,7 +41,7 @@ docs: $(VENV)/installed-dev  ## Write the generated files again: CLI reference, 
 proto: $(VENV)/installed-dev  ## Generate the protobuf code again (with protoc 25, whose code runs on protobuf 4.25 to 7).
 	$(PYTHON) -m venv $(VENV)/protoc
 	$(VENV)/protoc/bin/python -m pip install --quiet 'grpcio-tools==1.62.3' 'setuptools<81'
-	cd client && ../$(VENV)/protoc/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flowdex/proto/flowdex.proto
+	cd client && ../$(VENV)/protoc/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flowdex/proto/flowdex.proto flowdex/proto/exchange.proto
 
 clean:  ## Remove the virtual environment and caches (the index in .flowdex stays).
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,6 +31,8 @@ DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
 INFO_STATUS = "/jina.JinaInfoRPC/_status"
 # Ours: the executor's load as JSON, {"queue_ms": 12.5, "in_flight": 3}.
 LOAD = "/flowdex.v1.ExecutorRPC/load"
+# Ours: many calls over one stream that stays; the messages are in flowdex/proto/exchange.proto.
+EXCHANGE = "/flowdex.v1.ExecutorRPC/exchange"
 
 # Where an endpoint that returns a dictionary leaves it, keyed by executor name (Jina's contract).
 RESULTS_KEY = "__results__"

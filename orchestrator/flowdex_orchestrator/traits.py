@@ -25,21 +25,26 @@ class Traits:
         splittable: Endpoints at which a request may be cut into parts, for several replicas, whose replies in order are
             the reply: what they do to a document depends on nothing but that document and the parameters.
         embedded: Whether its data live in its own process, so that there cannot be two of it.
+        exchange: Whether its calls may share one stream (`wire.EXCHANGE`), which is its worker's doing.
     """
 
     splittable: frozenset[str] = frozenset()
     embedded: bool = False
+    exchange: bool = False
 
     @classmethod
     def of(cls, executor: Any) -> Traits:
-        """The traits of a loaded executor: its attributes `splittable` and `embedded`, where it has them."""
-        return cls(frozenset(getattr(executor, "splittable", ())), bool(getattr(executor, "embedded", False)))
+        """The traits of an executor that our worker has loaded: its attributes of these names, where it has them."""
+        return cls(
+            frozenset(getattr(executor, "splittable", ())), bool(getattr(executor, "embedded", False)), exchange=True
+        )
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """As metadata of a reply."""
         if self == NO_TRAITS:
             return ()
-        return ((_KEY, json.dumps({"splittable": sorted(self.splittable), "embedded": self.embedded})),)
+        traits = {"splittable": sorted(self.splittable), "embedded": self.embedded, "exchange": self.exchange}
+        return ((_KEY, json.dumps(traits)),)
 
     @classmethod
     def from_metadata(cls, metadata: Iterable[tuple[str, str | bytes]] | None) -> Traits:
@@ -48,8 +53,9 @@ class Traits:
             if key == _KEY:
                 try:
                     found = json.loads(value)
-                    return cls(frozenset(map(str, found["splittable"])), found["embedded"] is True)
-                except (ValueError, TypeError, KeyError):
+                    splittable = frozenset(map(str, found["splittable"]))
+                    return cls(splittable, found["embedded"] is True, found.get("exchange") is True)
+                except (ValueError, TypeError, KeyError, AttributeError):
                     return NO_TRAITS
         return NO_TRAITS
 

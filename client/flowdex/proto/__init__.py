@@ -1,1 +1,1 @@
-"""The protocol's messages, generated from ``flowdex.proto`` (``make proto``)."""
+"""The protocol's messages, generated from ``flowdex.proto`` and ``exchange.proto`` (``make proto``)."""

@@ -13,8 +13,8 @@ its token budget of what is there, and what arrives while all are busy makes the
   served in order of arrival, a small one passes a large one, and none waits for ever.
 - Within a request, long sequences come first, so that a batch holds sequences of like length and pads little.
 
-Several batches at once make the best of the cores, and one thread computes each. Only a short batch that finds all else
-idle is computed by a team of threads: nobody else needs the cores, and its caller waits for nothing but it.
+Several batches at once make the best of the cores, and one thread computes each. Only a short request that finds all
+else idle is computed by a team of threads: nobody else needs the cores, and its caller waits for nothing but it.
 
 A request whose future is cancelled or has failed is dropped, whatever is left of it. When a batch fails it is halved
 until the sequences that cannot be computed are alone; only their requests fail. When it fails for want of memory,
@@ -240,9 +240,9 @@ class Batcher(Generic[S, R]):
                 while not (batch := self._take()) and not self._closed:
                     self._changed.wait()
                 self._idle -= 1
+                if not batch:
+                    return
                 wanted = self._team if self._is_alone(batch) else 1
-            if not batch:
-                return
             if self._use_cores is not None and wanted != cores:
                 self._use_cores(wanted)
                 cores = wanted
@@ -257,11 +257,12 @@ class Batcher(Generic[S, R]):
                 return batch
         return []
 
-    def _is_alone(self, batch: list[_Item[S, R]]) -> bool:
-        """Whether a batch is short and nothing else is there to be computed. Needs the lock."""
+    def _is_alone(self, batch: Sequence[_Item[S, R]]) -> bool:
+        """Whether a batch is for a team: short, of one caller, and nothing else to be computed. Needs the lock."""
         if self._waiting or self._idle < len(self._threads) - 1:
             return False
-        return sum(request.costs[index] for request, index in batch) <= _TEAM_TOKENS
+        first = batch[0][0]
+        return all(request is first for request, _ in batch) and sum(map(_cost, batch)) <= _TEAM_TOKENS
 
     def _lanes(self) -> tuple[list[_Request[S, R]], list[_Request[S, R]]]:
         if self._since_bulk >= _BULK_SHARE - 1:
@@ -354,6 +355,11 @@ class Batcher(Generic[S, R]):
             if spent // 2 < self._budget:
                 self._budget = max(1, spent // 2)
                 _log.warning("no memory for a batch of %d tokens; batches have at most %d now", spent, self._budget)
+
+
+def _cost(item: _Item[S, R]) -> int:
+    request, index = item
+    return request.costs[index]
 
 
 def _fail(future: Future[Any], error: Exception) -> None:

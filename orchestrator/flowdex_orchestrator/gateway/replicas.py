@@ -5,8 +5,9 @@
                        +-- Replica 127.0.0.1:4002   ready, 2 in flight  <-- picked
 
 A replica takes calls from the moment its health says SERVING and its endpoints are known, until its health says
-otherwise or a call finds it gone. A call that found it gone is tried on another replica, if it cannot have run or may
-run twice; with no replica ready it waits a little for one to come back.
+otherwise or a call finds it gone. Small calls share one stream, where the replica's worker can do that (`exchange`). A
+call that found the replica gone is tried on another, if it cannot have run or may run twice; with no replica ready it
+waits a little for one to come back.
 
 An address is anything that gRPC resolves to one server. Several servers behind one `dns:///` name are `names`' affair,
 which calls `add` and `remove` as the name's addresses change.
@@ -29,12 +30,12 @@ from flowdex import wire
 from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable, error_from_grpc
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.timeouts import within
+from flowdex_orchestrator.gateway.exchange import LARGEST_REQUEST, Exchange, Metadata, NotBegun
 from flowdex_orchestrator.load import load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["Metadata", "Replica", "ReplicaPool"]
 
-Metadata = tuple[tuple[str, str | bytes], ...]
 _Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 _Stream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
 
@@ -72,9 +73,11 @@ class Replica:
     __slots__ = (
         "_channel",
         "_discover",
+        "_exchange",
         "_load",
         "_on_change",
         "_pause",
+        "_process",
         "_ready_since",
         "_task",
         "_watch",
@@ -82,7 +85,6 @@ class Replica:
         "endpoints",
         "failure",
         "in_flight",
-        "process",
         "ready",
         "stream",
         "traits",
@@ -100,7 +102,8 @@ class Replica:
         self._ready_since = 0.0
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         # No serialisers: what goes in and comes out are the bytes of the messages.
-        self.process: _Unary = self._channel.unary_unary(wire.PROCESS_SINGLE_DATA)
+        self._process: _Unary = self._channel.unary_unary(wire.PROCESS_SINGLE_DATA)
+        self._exchange = Exchange(self._channel)
         self.stream: _Stream = self._channel.unary_stream(wire.STREAM_DOC)
         self._discover: _Unary = self._channel.unary_unary(wire.ENDPOINT_DISCOVERY)
         self._load = load_method(self._channel)
@@ -110,6 +113,12 @@ class Replica:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         self._task = asyncio.get_running_loop().create_task(self._keep_watching())
+
+    async def call(self, request: bytes, timeout: float | None, metadata: Metadata) -> bytes:
+        """Make a call; the reply's bytes. Raises `grpc.aio.AioRpcError`."""
+        if self.traits.exchange and len(request) <= LARGEST_REQUEST:
+            return await self._exchange(request, timeout=timeout, metadata=metadata)
+        return await self._process(request, timeout=timeout, metadata=metadata)
 
     def fail(self, reason: str) -> None:
         """Take no more calls until its health has been asked again: a call has just found it gone."""
@@ -127,6 +136,7 @@ class Replica:
         self._down(_REMOVED)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self._exchange.close()
         await self._channel.close()
 
     def _up(self) -> None:
@@ -291,6 +301,7 @@ class ReplicaPool:
         """
         give_up = 0.0  # set when first needed: the usual call never looks at this clock
         runs = 0
+        stream_ended = False
         while True:
             replica = self._pick()
             if replica is None:
@@ -300,10 +311,13 @@ class ReplicaPool:
             timeout = self._time_left(deadline)
             replica.in_flight += 1
             try:
-                return await replica.process(request, timeout=timeout, metadata=metadata)
+                return await replica.call(request, timeout, metadata)
             except grpc.aio.AioRpcError as error:
                 if not _is_gone(error):
                     raise self._translate(error, deadline) from None
+                if isinstance(error, NotBegun) and not stream_ended:  # it may only have been an old stream
+                    stream_ended = True
+                    continue
                 replica.fail(_reason(error))
                 give_up = give_up or time.monotonic() + self._wait
                 runs += not _never_sent(error)
@@ -435,6 +449,8 @@ def _is_gone(error: grpc.aio.AioRpcError) -> bool:
 
 
 def _never_sent(error: grpc.aio.AioRpcError) -> bool:
+    if isinstance(error, NotBegun):
+        return True
     details = (error.details() or "").lower()
     return any(sign in details for sign in _NEVER_SENT)
 

@@ -86,7 +86,9 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         BaseException: Whatever `load` or the executor's `warm_up` raises, `SystemExit` included.
     """
     stop = _Stop(options)
-    service = ExecutorService(name, stacks=options.stacks)
+    service = ExecutorService(
+        name, stacks=options.stacks, largest=options.max_message_bytes, age=options.max_connection_age
+    )
     health = HealthService(EXECUTOR_SERVICES)
     server, port = _listen(service, health, options)
     await server.start()

@@ -6,7 +6,8 @@
 
 A reply always goes back, so that the caller sees the request's id and routes even where the executor failed. The gRPC
 status is an error only where there is no reply to put it into: the bytes were no request, the executor is not loaded
-yet, or the deadline has passed.
+yet, or the deadline has passed. Gateways of flowdex send their calls over one stream (`exchange`), all others make one
+call for each; what happens to a request is the same.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -28,6 +29,7 @@ from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, Invali
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
+from flowdex_orchestrator.worker.exchange import Exchange, InFlight, Invocation, Refused
 
 __all__ = ["ExecutorService"]
 
@@ -39,15 +41,22 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Reply = pb.DataRequestProto | pb.SingleDocumentRequestProto
 
 
+class _Answer(NamedTuple):
+    data: bytes
+    is_error: bool
+
+
 class ExecutorService:
     """The methods of one executor.
 
     Args:
         name: The executor's name in the flow.
         stacks: Whether error replies carry the traceback.
+        largest: Bytes of the largest reply; gRPC's own limit holds only for calls of their own.
+        age: Seconds after which a stream of calls ends in good order, None for never.
     """
 
-    def __init__(self, name: str, *, stacks: bool = False) -> None:
+    def __init__(self, name: str, *, stacks: bool = False, largest: int = 2**31 - 1, age: float | None = None) -> None:
         self._name = name
         self._stacks = stacks
         self._endpoints: EndpointTable | None = None
@@ -55,8 +64,8 @@ class ExecutorService:
         self._traits = NO_TRAITS
         self._info = b""
         self._draining = asyncio.Event()
-        self._in_flight = 0
-        self._idle = asyncio.Event()
+        self._in_flight = InFlight()
+        self._exchange = Exchange(self._exchanged, self._in_flight, self._draining, largest, age)
 
     def open(
         self,
@@ -79,19 +88,20 @@ class ExecutorService:
         self._endpoints = endpoints
 
     async def drain(self) -> None:
-        """End the streams of requests (`Call`), each after the request it is at; return when nothing is in flight."""
+        """End the streams of requests, each after what it is at; return when nothing is in flight."""
         self._draining.set()
         while True:
-            self._idle.clear()
-            if self._in_flight:
-                await self._idle.wait()
+            await self._in_flight.wait_for_none()
             await asyncio.sleep(_QUIET)
-            if not self._in_flight:
+            if not self._in_flight.count:
                 return
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """The handlers to add to a `grpc.aio` server; they take and give bytes."""
+        # (The stubs know only stream handlers that are generators.)
+        exchange: Any = self._exchange.serve
         methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            wire.EXCHANGE: grpc.stream_stream_rpc_method_handler(exchange),
             wire.PROCESS_SINGLE_DATA: grpc.unary_unary_rpc_method_handler(self._process_single_data),
             wire.PROCESS_DATA: grpc.unary_unary_rpc_method_handler(self._process_data),
             wire.CALL: grpc.stream_stream_rpc_method_handler(self._call),
@@ -109,25 +119,16 @@ class ExecutorService:
     # ---- the methods ----
 
     def _count(self, context: Context) -> None:
-        self._in_flight += 1
+        self._in_flight.enter()
         # Called when the reply has been sent, or cannot be. (The stub's callback type is meant as a protocol.)
-        context.add_done_callback(self._uncount)  # type: ignore[arg-type]
+        context.add_done_callback(lambda context: self._in_flight.leave())  # type: ignore[arg-type]
 
-    def _uncount(self, context: Context) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
+    async def _exchanged(self, data: bytes, invocation: Invocation) -> bytes:
+        return (await self._process(data, invocation)).data
 
     async def _process_single_data(self, data: bytes, context: Context) -> bytes:
         self._count(context)
-        return await self._process(data, context)
-
-    async def _process(self, data: bytes, context: Context) -> bytes:
-        try:
-            request = pb.DataRequestProto.FromString(data)
-        except DecodeError:
-            return await self._undecodable(data, context)
-        return await self._answer([request], context)
+        return await _sent(self._process(data, _invocation(context)), context)
 
     async def _process_data(self, data: bytes, context: Context) -> bytes:
         self._count(context)
@@ -139,7 +140,7 @@ class ExecutorService:
             await context.abort(
                 InvalidInput.status.grpc, "the bytes are not a DataRequestListProto with at least one request"
             )
-        return await self._answer(requests, context)
+        return await _sent(self._answer(requests, _invocation(context)), context)
 
     async def _call(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         self._count(context)
@@ -154,13 +155,13 @@ class ExecutorService:
                 data = request.result()
                 if data is None:
                     return
-                yield await self._process(data, context)
+                yield await _sent(self._process(data, _invocation(context)), context)
         finally:
             draining.cancel()
 
     async def _stream_doc(self, data: bytes, context: Context) -> AsyncIterator[bytes]:
         self._count(context)
-        endpoints = await self._ready(context)
+        endpoints = await self._loaded(context)
         try:
             request = pb.SingleDocumentRequestProto.FromString(data)
         except DecodeError:
@@ -175,31 +176,47 @@ class ExecutorService:
                 reply.document.CopyFrom(document)
                 yield reply.SerializeToString()
         except (Exception, SystemExit) as error:
-            self._set_error(reply, error, context)
+            self._set_error(reply, error)
+            context.set_trailing_metadata((wire.IS_ERROR_METADATA,))
             reply.ClearField("document")
             yield reply.SerializeToString()
 
     async def _endpoint_discovery(self, data: bytes, context: Context) -> bytes:
-        await self._ready(context)
+        await self._loaded(context)
         context.set_trailing_metadata(self._traits.metadata())
         return self._discovery
 
     async def _status(self, data: bytes, context: Context) -> bytes:
-        await self._ready(context)
+        await self._loaded(context)
         return self._info
 
     async def _load(self, data: bytes, context: Context) -> bytes:
-        endpoints = await self._ready(context)
-        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self._in_flight}).encode()
+        endpoints = await self._loaded(context)
+        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self._in_flight.count}).encode()
+
+    async def _loaded(self, context: Context) -> EndpointTable:
+        try:
+            return self._ready()
+        except Refused as refused:
+            await context.abort(refused.code, refused.details)
+            raise AssertionError("abort raises") from None
 
     # ---- one request ----
 
-    async def _answer(self, requests: Sequence[pb.DataRequestProto], context: Context) -> bytes:
-        endpoints = self._endpoints or await self._ready(context)
+    async def _process(self, data: bytes, invocation: Invocation) -> _Answer:
+        try:
+            request = pb.DataRequestProto.FromString(data)
+        except DecodeError:
+            return self._undecodable(data)
+        return await self._answer([request], invocation)
+
+    async def _answer(self, requests: Sequence[pb.DataRequestProto], invocation: Invocation) -> _Answer:
+        endpoints = self._endpoints or self._ready()
         request = requests[0]
-        remaining = context.time_remaining()
+        remaining = invocation.remaining
         if remaining is not None and remaining <= 0:
-            await context.abort(DeadlineExceeded.status.grpc, "the deadline passed before the executor was called")
+            raise Refused(DeadlineExceeded.status.grpc, "the deadline passed before the executor was called")
+        failed = False
         started = time.time_ns()
         try:
             endpoint = endpoints.find(request.header.exec_endpoint)
@@ -215,13 +232,13 @@ class ExecutorService:
             # Serialised one by one and joined: a message of many documents costs protobuf twice as much in one go.
             documents = wire.serialize_data(outcome.documents)
         except (Exception, SystemExit) as error:  # the one place where unknown errors become incidents
-            self._set_error(request, error, context)
-            documents = b""
+            self._set_error(request, error)
+            documents, failed = b"", True
         request.ClearField("data")
         route = request.routes.add(executor=self._name)
         route.start_time.seconds, route.start_time.nanos = divmod(started, 1_000_000_000)
         route.end_time.seconds, route.end_time.nanos = divmod(time.time_ns(), 1_000_000_000)
-        return request.SerializeToString() + documents
+        return _Answer(request.SerializeToString() + documents, failed)
 
     def _set_results(self, request: pb.DataRequestProto, results: Mapping[str, Any]) -> None:
         try:
@@ -239,26 +256,26 @@ class ExecutorService:
 
     # ---- errors ----
 
-    async def _ready(self, context: Context) -> EndpointTable:
+    def _ready(self) -> EndpointTable:
         if self._endpoints is None:
-            await context.abort(Unavailable.status.grpc, f"the executor {self._name!r} is still loading")
-            raise AssertionError("abort raises")
+            raise Refused(Unavailable.status.grpc, f"the executor {self._name!r} is still loading")
         return self._endpoints
 
-    async def _undecodable(self, data: bytes, context: Context) -> bytes:
+    def _undecodable(self, data: bytes) -> _Answer:
         """Answer a request whose documents cannot be parsed, which is most often text that is not valid UTF-8."""
-        await self._ready(context)
+        self._ready()
         error = InvalidInput("the documents could not be decoded: not a DocListProto, or a text is not valid UTF-8")
         try:
             head = pb.DataRequestProtoWoData.FromString(data)
         except DecodeError:
-            await context.abort(error.status.grpc, "the bytes are not a DataRequestProto, or a name is not valid UTF-8")
-            raise AssertionError("abort raises") from None
+            raise Refused(
+                error.status.grpc, "the bytes are not a DataRequestProto, or a name is not valid UTF-8"
+            ) from None
         reply = pb.DataRequestProto(header=head.header, parameters=head.parameters, routes=head.routes)
-        self._set_error(reply, error, context)
-        return reply.SerializeToString()
+        self._set_error(reply, error)
+        return _Answer(reply.SerializeToString(), True)
 
-    def _set_error(self, reply: Reply, error: BaseException, context: Context) -> None:
+    def _set_error(self, reply: Reply, error: BaseException) -> None:
         header = reply.header
         if not isinstance(error, FlowdexError):
             log.error(
@@ -272,4 +289,19 @@ class ExecutorService:
             log.debug("request %s: %s: %s", header.request_id, error.name, error.message)
         stacks = traceback.format_exception(error) if self._stacks else None
         wire.set_error(header, error, executor=self._name, stacks=stacks)
+
+
+def _invocation(context: Context) -> Invocation:
+    return Invocation(context.time_remaining(), tuple(context.invocation_metadata() or ()))
+
+
+async def _sent(answer: Awaitable[_Answer], context: Context) -> bytes:
+    """The reply of a call of its own, whose status and trailing metadata are the call's."""
+    try:
+        data, is_error = await answer
+    except Refused as refused:
+        await context.abort(refused.code, refused.details)
+        raise AssertionError("abort raises") from None
+    if is_error:
         context.set_trailing_metadata((wire.IS_ERROR_METADATA,))
+    return data

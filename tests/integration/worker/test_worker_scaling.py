@@ -31,7 +31,7 @@ class Tested(Executor):
 async def test_traits_and_load(start_worker):
     worker = start_worker(SOURCE).wait_ready()
     address = f"127.0.0.1:{worker.port}"
-    assert await replica_traits(address) == Traits(frozenset({"/slow"}), embedded=True)
+    assert await replica_traits(address) == Traits(frozenset({"/slow"}), embedded=True, exchange=True)
     assert await replica_queue_ms(address) == 0.0
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda _: worker.post("/slow", ["a"]), range(5)))

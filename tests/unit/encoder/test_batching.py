@@ -239,12 +239,6 @@ def test_idle_threads_share_one_request(make_batcher: Any, recorder: Recorder) -
     assert sorted(len(batch) for batch in recorder.batches) == [4, 4]
 
 
-def cores_used() -> tuple[list[tuple[str, int]], Callable[[int], None]]:
-    """What `use_cores` was called with, and in which thread."""
-    told: list[tuple[str, int]] = []
-    return told, lambda cores: told.append((threading.current_thread().name, cores))
-
-
 def idle(batcher: Any) -> None:
     """Wait until all threads are."""
     deadline = time.monotonic() + WAIT
@@ -253,62 +247,78 @@ def idle(batcher: Any) -> None:
         time.sleep(0.001)
 
 
-def test_a_short_text_alone_is_computed_by_a_team(recorder: Recorder) -> None:
-    told, use_cores = cores_used()
-    batcher = Batcher(recorder, threads=3, use_cores=use_cores)
-    idle(batcher)
-    assert sorted(told) == [("encoder-0", 1), ("encoder-1", 1), ("encoder-2", 1)]
-    del told[:]
-    batcher.submit(["a"]).result(WAIT)
-    assert [cores for _, cores in told] == [3]
-    batcher.close()
-
-
-def test_in_company_each_batch_has_one_core(recorder: Recorder) -> None:
-    told, use_cores = cores_used()
-    batcher = Batcher(recorder, threads=2, use_cores=use_cores)
-    idle(batcher)
-    recorder.gate.clear()
-    first = batcher.submit(["a" * 300])  # too long for a team
-    assert recorder.started.acquire(timeout=WAIT)
-    second = batcher.submit(["b"])  # the other thread's
-    assert recorder.started.acquire(timeout=WAIT)
-    recorder.gate.set()
-    first.result(WAIT)
-    second.result(WAIT)
-    assert {cores for _, cores in told} == {1}
-    batcher.close()
-
-
-def test_a_team_is_over_when_there_is_company(recorder: Recorder) -> None:
-    told, use_cores = cores_used()
-    batcher = Batcher(recorder, threads=2, use_cores=use_cores)
-    idle(batcher)
-    del told[:]
-    batcher.submit(["a"]).result(WAIT)
-    ((thread, _),) = told
-    idle(batcher)
-    recorder.gate.clear()
+def submit_one_by_one(batcher: Any, recorder: Recorder, texts: Sequence[str]) -> list[Any]:
+    """Submit each when the one before it is being computed."""
     futures = []
-    for _ in range(2):  # one a thread
-        recorder.started = threading.Semaphore(0)
-        futures.append(batcher.submit(["a" * 300]))
-        assert recorder.started.acquire(timeout=WAIT)
+    for text in texts:
+        futures.append(batcher.submit([text]))
+        assert recorder.started.acquire(timeout=WAIT), f"no thread took {text[:9]}"
+    return futures
+
+
+def finish(recorder: Recorder, futures: Sequence[Any]) -> None:
     recorder.gate.set()
     for future in futures:
         future.result(WAIT)
-    assert told == [(thread, 2), (thread, 1)]
-    batcher.close()
 
 
-def test_a_team_has_at_most_four_threads(recorder: Recorder) -> None:
-    told, use_cores = cores_used()
-    batcher = Batcher(recorder, threads=16, use_cores=use_cores)
+@pytest.fixture
+def make_telling_batcher(make_batcher: Any) -> Any:
+    """A batcher of idle threads, and what `use_cores` has been called with since, in which thread."""
+
+    def make(threads: int) -> tuple[Any, list[tuple[str, int]]]:
+        told: list[tuple[str, int]] = []
+        batcher = make_batcher(
+            budget=1024,
+            threads=threads,
+            use_cores=lambda cores: told.append((threading.current_thread().name, cores)),
+        )
+        idle(batcher)
+        assert sorted(told) == sorted((f"encoder-{number}", 1) for number in range(threads))
+        told.clear()
+        return batcher, told
+
+    return make
+
+
+def test_a_short_text_alone_is_computed_by_a_team(make_telling_batcher: Any) -> None:
+    batcher, told = make_telling_batcher(3)
+    batcher.submit(["a"]).result(WAIT)
+    assert [cores for _, cores in told] == [3]
+
+
+def test_in_company_each_batch_has_one_core(make_telling_batcher: Any, recorder: Recorder) -> None:
+    batcher, told = make_telling_batcher(2)
+    recorder.gate.clear()
+    finish(recorder, submit_one_by_one(batcher, recorder, ["a" * 300, "b"]))  # the first is too long for a team
+    assert told == []
+
+
+def test_short_texts_of_several_callers_are_not_for_a_team(make_telling_batcher: Any, recorder: Recorder) -> None:
+    batcher, told = make_telling_batcher(2)
+    recorder.gate.clear()
+    running = submit_one_by_one(batcher, recorder, ["a" * 300, "a" * 300])
+    waiting = [batcher.submit(["b"]), batcher.submit(["c"])]
+    finish(recorder, [*running, *waiting])
+    assert recorder.batches[2:] == [["b", "c"]]
+    assert told == []
+
+
+def test_a_team_is_over_when_there_is_company(make_telling_batcher: Any, recorder: Recorder) -> None:
+    batcher, told = make_telling_batcher(2)
+    batcher.submit(["a"]).result(WAIT)
+    ((thread, _),) = told
     idle(batcher)
-    del told[:]
+    recorder.started = threading.Semaphore(0)
+    recorder.gate.clear()
+    finish(recorder, submit_one_by_one(batcher, recorder, ["a" * 300] * 2))  # one a thread
+    assert told == [(thread, 2), (thread, 1)]
+
+
+def test_a_team_has_at_most_four_threads(make_telling_batcher: Any) -> None:
+    batcher, told = make_telling_batcher(16)
     batcher.submit(["a"]).result(WAIT)
     assert [cores for _, cores in told] == [4]
-    batcher.close()
 
 
 def test_close_fails_what_is_queued_and_ends_the_threads(make_batcher: Any, recorder: Recorder) -> None:

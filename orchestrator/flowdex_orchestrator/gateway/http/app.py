@@ -1,6 +1,7 @@
 """The ASGI application: routes, names of requests, errors, documentation.
 
-CORS --> RequestId --> Incident --> routes (or problems)
+CORS --> RequestId --> Incident --> ExactRoutes --> endpoint (or problems)
+                                         +--> FastAPI --> any other endpoint (or problems)
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flowdex.documents import new_id
 from flowdex_orchestrator.gateway.http.compat import compat_routers
 from flowdex_orchestrator.gateway.http.compat.served import Directory
+from flowdex_orchestrator.gateway.http.exact import ExactRoutes
 from flowdex_orchestrator.gateway.http.page import make_page_router
 from flowdex_orchestrator.gateway.http.problems import PROBLEM_JSON, IncidentMiddleware, install_handlers
-from flowdex_orchestrator.gateway.http.routes import make_router
+from flowdex_orchestrator.gateway.http.routes import make_routers
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -49,7 +51,8 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     app.state.directory = Directory(gateway)
     app.state.max_message_bytes = settings.max_message_bytes
-    for router in (make_router(), *compat_routers(), make_page_router()):
+    routers = (*make_routers(), *compat_routers(), make_page_router())
+    for router in routers:
         app.include_router(router)
     page = (files(__package__) / "docs.html").read_text(encoding="utf-8")
 
@@ -58,6 +61,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         return HTMLResponse(page)
 
     install_handlers(app)
+    app.add_middleware(ExactRoutes, routes=[route for router in routers for route in router.routes])
     app.add_middleware(IncidentMiddleware)
     app.add_middleware(RequestIdMiddleware)
     if settings.cors:

@@ -64,8 +64,8 @@ class Failure(NamedTuple):
 Shape: TypeAlias = Callable[[Failure], Response]
 
 
-def shape_errors(scope: Scope, shape: Shape) -> None:
-    """Have every error of this request written down by `shape`."""
+def shape_errors(scope: Scope, shape: Shape | None) -> None:
+    """Have every error of this request written down by `shape`; None for problem documents."""
     scope.setdefault("state", {})[_SHAPE] = shape
 
 

@@ -31,11 +31,11 @@ from flowdex_orchestrator.gateway.status import flow_status, queue_times
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["make_router"]
+__all__ = ["make_routers"]
 
 
-def make_router() -> APIRouter:
-    """All routes of the API, but for its documentation."""
+def make_routers() -> tuple[APIRouter, ...]:
+    """All routes of the API, but for its documentation and the contracts of others."""
     router = APIRouter(route_class=JsonRoute)
     encoding = APIRouter(route_class=EncodeRoute)
 
@@ -54,8 +54,6 @@ def make_router() -> APIRouter:
             {**body.parameters, **body.model_dump(include=models.ENCODE_CHOICES, exclude_none=True)},
             lambda reply: encode_content(reply, count, as_base64),
         )
-
-    router.include_router(encoding)
 
     @router.post("/index", tags=["flow"], response_model=models.IndexResponse, responses=ERRORS)
     async def index(body: models.IndexRequest, call: Call) -> Response:
@@ -133,4 +131,4 @@ def make_router() -> APIRouter:
             raise Unavailable(reason, retry_after=1.0)
         return models.Health()
 
-    return router
+    return encoding, router

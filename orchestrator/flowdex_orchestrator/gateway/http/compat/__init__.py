@@ -13,7 +13,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from flowdex_orchestrator.gateway.http.compat.openai import openai_router
-from flowdex_orchestrator.gateway.http.compat.rerank import rerank_router
+from flowdex_orchestrator.gateway.http.compat.rerank import rerank_routers
 from flowdex_orchestrator.gateway.http.compat.tei import tei_router
 
 __all__ = ["compat_routers"]
@@ -21,4 +21,4 @@ __all__ = ["compat_routers"]
 
 def compat_routers() -> list[APIRouter]:
     """The routes of every contract."""
-    return [openai_router(), rerank_router(), tei_router()]
+    return [openai_router(), *rerank_routers(), tei_router()]

@@ -6,43 +6,24 @@ inputs: "text" | [1, 2] | ["text", [1, 2], ...] --Inputs--> ["text", [1, 2], ...
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from fastapi import Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 from pydantic_core import PydanticCustomError
-from starlette.types import Receive, Scope, Send
 
 from flowdex.documents import DocumentBatch
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.models.base import checked_text, kind
-from flowdex_orchestrator.gateway.http.problems import Failure, shape_errors
 from flowdex_orchestrator.gateway.topology import GATEWAY
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.http.call import FlowCall
 
-__all__ = ["ContractRequest", "ContractRoute", "Inputs", "TextOrIds", "input_documents", "path_of", "timing_headers"]
+__all__ = ["ContractRequest", "Inputs", "TextOrIds", "input_documents", "path_of", "timing_headers"]
 
 TextOrIds = str | list[int]
 _LARGEST_ID = 2**31 - 1
-
-
-class ContractRoute(JsonRoute):
-    """A route whose errors, those of the framework included, have the shape of a contract.
-
-    Attributes:
-        shape: Writes an error down.
-    """
-
-    shape: ClassVar[staticmethod[[Failure], Response]]
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        shape_errors(scope, type(self).shape)
-        await super().handle(scope, receive, send)
 
 
 class ContractRequest(BaseModel):

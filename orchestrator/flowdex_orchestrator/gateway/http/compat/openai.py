@@ -17,8 +17,9 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from flowdex.errors import InvalidInput
+from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import Call, FlowCall
-from flowdex_orchestrator.gateway.http.compat.contract import ContractRequest, ContractRoute, Inputs, path_of
+from flowdex_orchestrator.gateway.http.compat.contract import ContractRequest, Inputs, path_of
 from flowdex_orchestrator.gateway.http.compat.embedding import Embedded, embed
 from flowdex_orchestrator.gateway.http.compat.served import Directory, Served, choose
 from flowdex_orchestrator.gateway.http.problems import Failure
@@ -119,7 +120,7 @@ def write_error(failure: Failure) -> Response:
     return Response(orjson.dumps(body), status, dict(failure.headers), "application/json")
 
 
-class OpenAIRoute(ContractRoute):
+class OpenAIRoute(JsonRoute):
     """A route with OpenAI's errors."""
 
     shape = staticmethod(write_error)

@@ -26,14 +26,15 @@ from flowdex.documents import DocumentBatch, new_id
 from flowdex.errors import InvalidInput
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.ranking import RankedText, from_batch, to_batch
+from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import Call, FlowCall
-from flowdex_orchestrator.gateway.http.compat.contract import ContractRequest, ContractRoute, timing_headers
+from flowdex_orchestrator.gateway.http.compat.contract import ContractRequest, timing_headers
 from flowdex_orchestrator.gateway.http.compat.served import Served, choose
 from flowdex_orchestrator.gateway.http.models.base import Text, checked_text, kind
 from flowdex_orchestrator.gateway.http.problems import Failure
 from flowdex_orchestrator.gateway.http.replies import dump
 
-__all__ = ["Ranked", "rank", "rerank_router"]
+__all__ = ["Ranked", "rank", "rerank_routers"]
 
 _CROSS_ENCODER = "cross_encoder"
 _METHODS = ("late_interaction", "dense")
@@ -210,13 +211,13 @@ def write_cohere_error(failure: Failure) -> Response:
     return _write(failure, 400 if failure.name == InvalidInput.__name__ and failure.status == 422 else failure.status)
 
 
-class JinaRoute(ContractRoute):
+class JinaRoute(JsonRoute):
     """A route with Jina's errors."""
 
     shape = staticmethod(write_jina_error)
 
 
-class CohereRoute(ContractRoute):
+class CohereRoute(JsonRoute):
     """A route with Cohere's errors."""
 
     shape = staticmethod(write_cohere_error)
@@ -225,20 +226,20 @@ class CohereRoute(ContractRoute):
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"model": RerankError} for code in (400, 404, 405, 413, 415, 422, 429, 500, 503, 504)
 }
-_SHAPES: tuple[tuple[type[ContractRoute], str, bool], ...] = (
+_SHAPES: tuple[tuple[type[JsonRoute], str, bool], ...] = (
     (JinaRoute, "v1", True),
     (CohereRoute, "v2", False),
 )
 
 
-def rerank_router() -> APIRouter:
+def rerank_routers() -> list[APIRouter]:
     """The routes."""
-    router = APIRouter()
+    routers = []
     for route_class, version, with_documents in _SHAPES:
-        part = APIRouter(route_class=route_class, tags=["rerank"])
-        _add_route(part, version, with_documents)
-        router.include_router(part)
-    return router
+        router = APIRouter(route_class=route_class, tags=["rerank"])
+        _add_route(router, version, with_documents)
+        routers.append(router)
+    return routers
 
 
 def _add_route(router: APIRouter, version: str, with_documents: bool) -> None:

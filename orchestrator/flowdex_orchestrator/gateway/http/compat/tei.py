@@ -19,9 +19,9 @@ from fastapi import APIRouter, Response
 
 from flowdex import wire
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.call import Call, FlowCall
 from flowdex_orchestrator.gateway.http.compat.contract import (
-    ContractRoute,
     TextOrIds,
     input_documents,
     timing_headers,
@@ -77,7 +77,7 @@ def write_error(failure: Failure) -> Response:
     return tei_error(status, kind, failure.detail, dict(failure.headers))
 
 
-class TeiRoute(ContractRoute):
+class TeiRoute(JsonRoute):
     """A route with that server's errors."""
 
     shape = staticmethod(write_error)

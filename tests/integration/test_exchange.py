@@ -1,0 +1,225 @@
+"""Calls over one stream: each has its own reply, time, status and end, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import grpc
+import grpc.aio
+import pytest
+
+from flowdex import wire
+from flowdex.proto import exchange_pb2 as pb
+from flowdex_orchestrator.gateway.exchange import Exchange as Caller
+from flowdex_orchestrator.gateway.exchange import NotBegun
+from flowdex_orchestrator.worker.exchange import Exchange, InFlight, Invocation, Refused
+
+WAIT = 10
+Answer = Callable[[bytes, Invocation], Awaitable[bytes]]
+
+
+@dataclass
+class Served:
+    """Both ends of an exchange in this process, over a real socket."""
+
+    answer: Answer
+    age: float | None = None
+    largest: int = 1 << 20
+    in_flight: InFlight = field(default_factory=InFlight)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    streams: int = 0
+
+    async def _serve(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        self.streams += 1
+        await Exchange(self.answer, self.in_flight, self.draining, self.largest, self.age).serve(messages, context)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Caller]:
+        self.server = grpc.aio.server()
+        service, method = wire.EXCHANGE.strip("/").split("/")
+        handler = grpc.stream_stream_rpc_method_handler(self._serve)
+        self.server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: handler})])
+        port = self.server.add_insecure_port("127.0.0.1:0")
+        await self.server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as self.channel:
+            caller = Caller(self.channel)
+            yield caller
+            await caller.close()
+        await self.server.stop(None)
+
+
+async def echo(data: bytes, invocation: Invocation) -> bytes:
+    await asyncio.sleep(0)
+    return data + b"!"
+
+
+async def ask(caller: Caller, data: bytes = b"x", timeout: float | None = WAIT) -> bytes:
+    return await caller(data, timeout=timeout, metadata=(("x-request-id", "7"),))
+
+
+async def test_every_call_gets_its_own_reply_over_one_stream() -> None:
+    async def later(data: bytes, invocation: Invocation) -> bytes:
+        await asyncio.sleep(0.001 * (int(data) % 7))
+        return data + b"!"
+
+    served = Served(later)
+    async with served.open() as caller:
+        asked = [f"{number}".encode() for number in range(500)]
+        assert await asyncio.gather(*(ask(caller, each) for each in asked)) == [each + b"!" for each in asked]
+        await served.in_flight.wait_for_none()
+    assert served.streams == 1
+
+
+async def test_what_comes_with_a_call() -> None:
+    seen: list[Invocation] = []
+
+    async def look(data: bytes, invocation: Invocation) -> bytes:
+        seen.append(invocation)
+        return data
+
+    async with Served(look).open() as caller:
+        await caller(b"x", timeout=7.5, metadata=(("x-request-id", "7"), ("trace-bin", b"\x00\xff")))
+        await caller(b"x", timeout=None, metadata=())
+    assert seen == [Invocation(7.5, (("x-request-id", "7"), ("trace-bin", b"\x00\xff"))), Invocation(None, ())]
+
+
+@pytest.mark.parametrize("how", ["time-out", "cancelled"])
+async def test_a_call_that_is_given_up_ends_at_the_worker_too(how: str) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow(data: bytes, invocation: Invocation) -> bytes:
+        if data == b"quick":
+            return data
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+        raise AssertionError
+
+    served = Served(slow)
+    async with served.open() as caller:
+        call = asyncio.ensure_future(ask(caller, timeout=0.2 if how == "time-out" else None))
+        await asyncio.wait_for(begun.wait(), WAIT)
+        if how == "cancelled":
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(ended.wait(), WAIT)
+        assert await ask(caller, b"quick") == b"quick"
+        await asyncio.wait_for(served.in_flight.wait_for_none(), WAIT)
+
+
+async def test_a_refusal_an_incident_and_a_large_reply_are_their_calls_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def answer(data: bytes, invocation: Invocation) -> bytes:
+        if data == b"refused":
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "no")
+        if data == b"incident":
+            raise RuntimeError("a secret")
+        return b"y" * 100_000 if data == b"large" else data
+
+    served = Served(answer, largest=50_000)
+    async with served.open() as caller:
+        asked = [b"fine", b"refused", b"incident", b"large", b"fine"]
+        got = await asyncio.gather(*(ask(caller, each) for each in asked), return_exceptions=True)
+        await served.in_flight.wait_for_none()
+    assert got[0] == got[4] == b"fine"
+    codes = [(each.code(), each.details()) for each in got[1:4] if isinstance(each, grpc.aio.AioRpcError)]
+    assert codes[0] == (grpc.StatusCode.INVALID_ARGUMENT, "no")
+    assert codes[1][0] is grpc.StatusCode.INTERNAL
+    assert "secret" not in codes[1][1]
+    assert "a secret" in caplog.text
+    assert codes[2][0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "message larger than max" in codes[2][1]
+    assert served.streams == 1
+
+
+async def test_a_draining_worker_answers_what_it_has_begun_and_begins_nothing_more() -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def answer(data: bytes, invocation: Invocation) -> bytes:
+        begun.set()
+        await go.wait()
+        return data
+
+    served = Served(answer)
+    async with served.open() as caller:
+        first = asyncio.ensure_future(ask(caller, b"first"))
+        await asyncio.wait_for(begun.wait(), WAIT)
+        served.draining.set()
+        await asyncio.sleep(0.1)
+        late = asyncio.ensure_future(ask(caller, b"late"))
+        await asyncio.sleep(0.1)
+        go.set()
+        assert await first == b"first"
+        with pytest.raises(NotBegun):
+            await late
+
+
+async def test_an_old_stream_is_followed_by_another() -> None:
+    served = Served(echo, age=0.2)
+    async with served.open() as caller:
+        assert await ask(caller) == b"x!"
+        await asyncio.sleep(0.5)
+        assert await ask(caller) == b"x!"
+    assert served.streams == 2
+
+
+async def test_when_the_connection_breaks_every_call_ends() -> None:
+    begun = asyncio.Event()
+
+    async def never(data: bytes, invocation: Invocation) -> bytes:
+        begun.set()
+        await asyncio.sleep(60)
+        return data
+
+    served = Served(never)
+    async with served.open() as caller:
+        calls = [asyncio.ensure_future(ask(caller, timeout=None)) for _ in range(5)]
+        await asyncio.wait_for(begun.wait(), WAIT)
+        await served.server.stop(None)
+        for each in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(each, grpc.aio.AioRpcError)
+            assert not isinstance(each, NotBegun)
+            assert each.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(caller)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "refused" in (caught.value.details() or "").lower()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff\xff\xff",
+        pb.ExchangeRequestsProto(
+            requests=[pb.ExchangeRequestProto(number=1, request=b"x"), pb.ExchangeRequestProto(number=1, request=b"y")]
+        ).SerializeToString(),
+    ],
+    ids=["rubbish", "a number twice"],
+)
+async def test_bytes_that_are_no_exchange_end_the_stream_with_the_reason(message: bytes) -> None:
+    async def slow(data: bytes, invocation: Invocation) -> bytes:
+        await asyncio.sleep(0.1)
+        return data
+
+    served = Served(slow)
+    async with served.open() as caller:
+        stream = served.channel.stream_stream(wire.EXCHANGE)()
+        await stream.write(message)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await stream.read() is not grpc.aio.EOF:
+                pass
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "exchange" in (caught.value.details() or "")
+        assert await ask(caller) == b"x"
+        await asyncio.wait_for(served.in_flight.wait_for_none(), WAIT)
