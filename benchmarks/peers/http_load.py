@@ -17,7 +17,7 @@ import os
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,13 @@ class Connection:
 
 
 class Load:
-    """Sends the parts to one address."""
+    """Sends requests to one address."""
 
     def __init__(self, url: str) -> None:
         parsed = urllib.parse.urlsplit(url)
         self._address = (parsed.hostname or "", parsed.port or 80, parsed.path)
 
-    async def send(self, requests: Iterable[list[str]], in_flight: int) -> tuple[float, list[float], list[bytes]]:
+    async def send(self, requests: list[list[str]], in_flight: int) -> Sent:
         """Keep `in_flight` requests going until all are answered.
 
         Returns:
@@ -94,24 +94,33 @@ class Load:
         await asyncio.gather(*(caller(connection) for connection in connections))
         return time.perf_counter() - start, sorted(times), replies
 
-    async def run(self, texts: list[str], queries: list[str], reference: Path | None) -> dict[str, float]:
-        """All parts, after some requests to warm up."""
-        bulk = [texts[start : start + BULK[0]] for start in range(0, len(texts), BULK[0])]
-        await self.send([[query] for query in queries[:64]], 8)
-        await self.send(bulk[:2], 2)
-        seconds, _, replies = await self.send(bulk, BULK[1])
-        found = {"bulk_texts_s": len(texts) / seconds}
-        if reference is not None:
-            found["cosine"] = least_cosine(replies, np.load(reference))
-        _, times, _ = await self.send([[query] for query in _some(queries, SEQUENTIAL)], 1)
-        found |= {"sequential_p50_ms": quantile(times, 0.5), "sequential_p99_ms": quantile(times, 0.99)}
-        seconds, times, _ = await self.send([[query] for query in _some(queries, CONCURRENT[0])], CONCURRENT[1])
-        found |= {"concurrent_rps": CONCURRENT[0] / seconds, "concurrent_p50_ms": quantile(times, 0.5)}
-        return found | {"concurrent_p99_ms": quantile(times, 0.99)}
+
+Sent = tuple[float, list[float], list[bytes]]
 
 
-def _some(queries: list[str], count: int) -> list[str]:
-    return (queries * (count // len(queries) + 1))[:count]
+async def run_parts(
+    send: Callable[[list[list[str]], int], Awaitable[Sent]],
+    texts: list[str],
+    queries: list[str],
+    reference: Path | None = None,
+) -> dict[str, float]:
+    """All parts, after some requests to warm up; `send` is `Load.send`, or does the same in another way."""
+
+    def some_queries(count: int) -> list[list[str]]:
+        return [[query] for query in (queries * (count // len(queries) + 1))[:count]]
+
+    bulk = [texts[start : start + BULK[0]] for start in range(0, len(texts), BULK[0])]
+    await send(some_queries(64), 8)
+    await send(bulk[:2], 2)
+    seconds, _, replies = await send(bulk, BULK[1])
+    found = {"bulk_texts_s": len(texts) / seconds}
+    if reference is not None:
+        found["cosine"] = least_cosine(replies, np.load(reference))
+    _, times, _ = await send(some_queries(SEQUENTIAL), 1)
+    found |= {"sequential_p50_ms": quantile(times, 0.5), "sequential_p99_ms": quantile(times, 0.99)}
+    seconds, times, _ = await send(some_queries(CONCURRENT[0]), CONCURRENT[1])
+    found |= {"concurrent_rps": CONCURRENT[0] / seconds, "concurrent_p50_ms": quantile(times, 0.5)}
+    return found | {"concurrent_p99_ms": quantile(times, 0.99)}
 
 
 def quantile(ordered: list[float], share: float) -> float:
@@ -135,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     work = json.loads(options.workload.read_text(encoding="utf-8"))
     used = time.process_time()
-    found = asyncio.run(Load(options.url).run(work["texts"], work["queries"], options.reference))
+    found = asyncio.run(run_parts(Load(options.url).send, work["texts"], work["queries"], options.reference))
     json.dump({**found, "client_cpu_s": time.process_time() - used, "cores": os.cpu_count()}, sys.stdout)
 
 

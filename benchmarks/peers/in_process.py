@@ -1,6 +1,6 @@
 """The same parts as `http_load.py`, by calls of an encoder's own method in this process: what serving it can reach.
 
-    python in_process.py WORKLOAD.json --options '{"backend": "onnx"}' [--rounds-from-stdin]
+    python in_process.py WORKLOAD.json --options '{"backend": "onnx"}'
 
 It loads the encoder, then answers each line on its standard input with one round, as a JSON line.
 """
@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from http_load import BULK, CONCURRENT, SEQUENTIAL, _some, quantile
+from http_load import Sent, run_parts
 
 from flowdex.documents import DocumentBatch
 
@@ -29,14 +29,14 @@ class InProcess:
         self._encoder = BertEncoder(**options)
         self._encoder.warm_up()
 
-    async def send(self, requests: list[list[str]], in_flight: int) -> tuple[float, list[float]]:
-        """Keep `in_flight` calls going until all have returned; seconds in all, milliseconds of each (sorted)."""
+    async def send(self, requests: list[list[str]], in_flight: int) -> Sent:
+        """Keep `in_flight` calls going until all have returned; as `Load.send`, without replies."""
+        from flowdex_executors import DocumentColumns
+
         times: list[float] = []
         waiting = iter(requests)
 
         async def caller() -> None:
-            from flowdex_executors import DocumentColumns
-
             for texts in waiting:
                 start = time.perf_counter()
                 await self._encoder.encode(DocumentColumns(DocumentBatch.from_columns(texts=texts)))
@@ -44,19 +44,7 @@ class InProcess:
 
         start = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(in_flight)))
-        return time.perf_counter() - start, sorted(times)
-
-    async def run(self, texts: list[str], queries: list[str]) -> dict[str, float]:
-        """All parts."""
-        bulk = [texts[start : start + BULK[0]] for start in range(0, len(texts), BULK[0])]
-        await self.send([[query] for query in queries[:64]], 8)
-        seconds, _ = await self.send(bulk, BULK[1])
-        found = {"bulk_texts_s": len(texts) / seconds}
-        _, times = await self.send([[query] for query in _some(queries, SEQUENTIAL)], 1)
-        found |= {"sequential_p50_ms": quantile(times, 0.5), "sequential_p99_ms": quantile(times, 0.99)}
-        seconds, times = await self.send([[query] for query in _some(queries, CONCURRENT[0])], CONCURRENT[1])
-        found |= {"concurrent_rps": CONCURRENT[0] / seconds, "concurrent_p50_ms": quantile(times, 0.5)}
-        return found | {"concurrent_p99_ms": quantile(times, 0.99)}
+        return time.perf_counter() - start, sorted(times), []
 
 
 def main() -> None:
@@ -70,7 +58,7 @@ def main() -> None:
         encoder = InProcess(options.options)
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(await encoder.run(work["texts"], work["queries"])), flush=True)
+            print(json.dumps(await run_parts(encoder.send, work["texts"], work["queries"])), flush=True)
 
     asyncio.run(serve())
 

@@ -54,6 +54,7 @@ class Environment:
             shutil.rmtree(folder, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
             pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+            # First and by itself, so that the build for CPUs is taken where pip finds one; the rest then leaves it be.
             subprocess.run([*pip, TORCH], check=True)
             subprocess.run([*pip, *self.requirements], check=True)
             if self.prepare is not None:
