@@ -197,6 +197,28 @@ async def test_when_the_connection_breaks_every_call_ends() -> None:
         assert "refused" in (caught.value.details() or "").lower()
 
 
+async def test_closing_says_of_what_was_sent_that_it_may_have_run() -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def stubborn(data: bytes, invocation: Invocation) -> bytes:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        cancelled.set()
+        return data
+
+    served = Served(stubborn)
+    async with served.open() as caller:
+        call = asyncio.ensure_future(ask(caller, timeout=None))
+        await asyncio.wait_for(begun.wait(), WAIT)
+        await caller.close()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert not isinstance(caught.value, NotBegun)
+        await asyncio.wait_for(cancelled.wait(), WAIT)
+        await asyncio.wait_for(served.in_flight.wait_for_none(), WAIT)
+
+
 @pytest.mark.parametrize(
     "message",
     [

@@ -133,19 +133,20 @@ class _Stream:
 
     def _take(self) -> list[pb.ExchangeRequestProto]:
         size = count = 0
-        for count, message in enumerate(self._unsent, 1):  # noqa: B007 - it is used below
-            size += len(message.request)
-            if size >= _MESSAGE_BYTES:
-                break
+        while count < len(self._unsent) and size < _MESSAGE_BYTES:
+            size += len(self._unsent[count].request)
+            count += 1
         taken, self._unsent = self._unsent[:count], self._unsent[count:]
         return taken
 
     async def _read(self) -> None:
-        failure: grpc.aio.AioRpcError | None = None
+        # Unless it ends in good order, what has been sent may have run; also where this side ends it (CancelledError).
+        failure: grpc.aio.AioRpcError | None = _error(grpc.StatusCode.CANCELLED, "the stream was closed")
         try:
             while (message := await self._call.read()) is not grpc.aio.EOF:
                 for reply in pb.ExchangeRepliesProto.FromString(message).replies:
                     self._answered(reply)
+            failure = None
         except grpc.aio.AioRpcError as error:
             failure = error
         finally:

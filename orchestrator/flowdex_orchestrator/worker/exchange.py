@@ -113,6 +113,7 @@ class _Stream:
     unsent: list[pb.ExchangeReplyProto] = field(default_factory=list)
     to_send: asyncio.Event = field(default_factory=asyncio.Event)
     complete: bool = False
+    closed: bool = False
 
     async def run(self, messages: AsyncIterator[bytes]) -> None:
         reading = asyncio.ensure_future(self._read(messages))
@@ -133,6 +134,7 @@ class _Stream:
         finally:
             for task in (reading, writing, draining, *self.answering.values()):
                 task.cancel()
+            self.closed = True
             self.exchange.in_flight.leave(len(self.unsent))
             self.unsent.clear()
 
@@ -175,6 +177,9 @@ class _Stream:
             log.exception("a request failed in the worker")
             error = InternalError("the executor failed on this request; its log says why")
             reply = pb.ExchangeReplyProto(number=request.number, code=error.status.grpc.value[0], details=error.message)
+        if self.closed:  # an executor that takes no notice of being cancelled
+            self.exchange.in_flight.leave()
+            return
         self.unsent.append(reply)
         self.to_send.set()
 
