@@ -24,7 +24,6 @@ from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
     Cancelled,
-    ExecutorError,
     FlowdexError,
     InternalError,
     InvalidInput,
@@ -42,7 +41,7 @@ from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
-from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
+from flowdex_orchestrator.gateway.splitting import count, cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
 
 __all__ = ["Reply", "Router"]
@@ -53,6 +52,7 @@ _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
 _OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
+_COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
 
 
 class Reply(NamedTuple):
@@ -354,25 +354,27 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
+        pool = self._pools[executor]
+        documents = None
+        if request.endpoint in pool.splittable and len(data) <= _COUNTED:  # each document is answered by one
+            documents = count(split(data).data)
         try:
-            reply = await self._pools[executor].call(
-                data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
+            answer = await pool.call(
+                data,
+                deadline=request.deadline,
+                metadata=request.metadata,
+                idempotent=request.idempotent,
+                documents=documents,
             )
         except FlowdexError:
             self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
             raise
         end = time.time_ns()
-        try:
-            frame = split(reply)
-            status = frame.header_only().header.status
-        except InvalidInput:
-            raise ExecutorError(
-                f"executor {executor!r} did not answer with a DataRequestProto", executor=executor
-            ) from None
+        frame, is_error = answer.frame, answer.is_error
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
-        calls.append(_Call(executor, start, end, status, results))
-        self.metrics.observe_call(executor, (end - start) / 1e9, status.code == ERROR)
-        return _Message(frame, reply, status.code == ERROR)
+        calls.append(_Call(executor, start, end, answer.status, results))
+        self.metrics.observe_call(executor, (end - start) / 1e9, is_error)
+        return _Message(frame, answer.data, is_error)
 
     def _floated(self, task: asyncio.Task[_Message]) -> None:
         self._floating.discard(task)

@@ -93,6 +93,7 @@ class Gateway:
                 retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
                 wait=self.settings.replica_wait,
                 on_change=partial(self._changed, target.name),
+                largest=self.settings.max_reply_bytes,
             )
             names = [address for address in target.addresses if address.startswith(SCHEME)]
             self._names[target.name] = [NameWatch(pool, name, resolve=resolve) for name in names]

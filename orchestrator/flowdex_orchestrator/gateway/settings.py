@@ -66,6 +66,7 @@ class GatewaySettings:
     Attributes:
         max_in_flight: Requests worked on at the same time; one more is answered `Overloaded` at once.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
+        max_reply_bytes: Largest reply that is taken from an executor. flowdex's own send 64 MiB at most.
         max_texts: Most texts or documents in one HTTP request.
         stream_window: Requests of one gRPC stream worked on at the same time.
         replica_wait: Seconds a request waits for a replica to come (back) when none is ready.
@@ -81,6 +82,7 @@ class GatewaySettings:
 
     max_in_flight: int = 1024
     max_message_bytes: int = 64 * 1024 * 1024
+    max_reply_bytes: int = 256 * 1024 * 1024
     max_texts: int = 65_536
     stream_window: int = 64
     replica_wait: float = 10.0

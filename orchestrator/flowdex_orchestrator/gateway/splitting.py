@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from flowdex.proto.encoding import delimited
 
-__all__ = ["cut", "join", "worth_cutting"]
+__all__ = ["count", "cut", "join", "worth_cutting"]
 
 _DATA_FIELD = 4  # of DataRequestProto
 _DOCS_FIELD = 1  # of DataContentProto, and the documents in it of DocListProto
@@ -46,6 +46,14 @@ def cut(data: bytes | memoryview, parts: int, least: int) -> list[bytes]:
     if parts < 2:
         return []
     return [_wrap(message, ends[first:last]) for first, last in pairwise(_cuts(starts, parts, least, len(message)))]
+
+
+def count(data: bytes | memoryview) -> int | None:
+    """How many documents a message has; None where `data` is something else than a list of documents."""
+    try:
+        return len(_document_ends(bytes(data)))
+    except (IndexError, ValueError):
+        return None
 
 
 def worth_cutting(data: bytes | memoryview, least: int) -> bool:

@@ -30,6 +30,11 @@ _CHECK = "/grpc.health.v1.Health/Check"
 class Probe(Protocol):
     """Asks one service whether it takes requests."""
 
+    @property
+    def silent(self) -> bool:
+        """Whether there was no answer at all to the last question."""
+        ...
+
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether it said so within `timeout` seconds; never raises."""
         ...
@@ -45,6 +50,7 @@ class GrpcProbe:
     def __init__(self, host: str, port: int) -> None:
         self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._channel: grpc.aio.Channel | None = None
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered SERVING."""
@@ -60,7 +66,9 @@ class GrpcProbe:
         try:
             reply = await check(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
+            self.silent = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
+        self.silent = False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
@@ -75,13 +83,17 @@ class HttpProbe:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered 200."""
         try:
-            return await within(self._get(), timeout)
+            found = await within(self._get(), timeout)
         except (OSError, asyncio.TimeoutError):
+            self.silent = True
             return False
+        self.silent = False
+        return found
 
     async def _get(self) -> bool:
         reader, writer = await asyncio.open_connection(self._host, self._port)

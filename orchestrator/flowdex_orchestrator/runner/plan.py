@@ -140,8 +140,16 @@ class _Planner:
                 ("executor", executor.name, *options, *given),
                 child_environment(executor.env, replicas=replicas, replica=number, url=self.url),
             )
-        timeout = executor.ready_timeout or math.inf
-        return ProcessPlan(executor.name, number, reached, port, launch, partial(GrpcProbe, reached, port), timeout)
+        return ProcessPlan(
+            executor.name,
+            number,
+            reached,
+            port,
+            launch,
+            partial(GrpcProbe, reached, port),
+            timeout_ready=executor.ready_timeout or math.inf,
+            timeout_silent=executor.silent_timeout or math.inf,
+        )
 
     @property
     def url(self) -> str | None:
@@ -186,7 +194,8 @@ class _Planner:
             raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
         timeout = min(_GATEWAY_TIMEOUT, flow.gateway.ready_timeout or math.inf)
         grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
-        return ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace), endpoints
+        silent = flow.gateway.silent_timeout or math.inf
+        return ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, silent, grace), endpoints
 
     @staticmethod
     def _places(executor: Executor, free: list[int]) -> list[tuple[str, int]]:
