@@ -83,7 +83,7 @@ class Running:
         while True:
             try:
                 request = urllib.request.Request(self.url, PROBE, headers)
-                with urllib.request.urlopen(request, timeout=10):
+                with urllib.request.urlopen(request, timeout=10):  # nosec B310 # of the server started above
                     return
             except (urllib.error.URLError, OSError) as error:
                 refused = isinstance(error, urllib.error.HTTPError) and error.code in (400, 404, 415, 422)
