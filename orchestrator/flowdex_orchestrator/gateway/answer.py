@@ -14,7 +14,7 @@ from flowdex.errors import InvalidInput
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR
 from flowdex_orchestrator.gateway.frame import Frame, split
-from flowdex_orchestrator.gateway.splitting import count
+from flowdex_orchestrator.gateway.splitting import count_documents
 
 __all__ = ["Answer", "read_answer"]
 
@@ -52,6 +52,10 @@ def read_answer(data: bytes, documents: int | None = None) -> Answer:
     if not frame.header:
         raise InvalidInput("a reply without a header")
     answer = Answer(frame, data, frame.header_only().header.status)
-    if documents is not None and not answer.is_error and (found := count(frame.data)) != documents:
-        raise InvalidInput(f"{found} documents in answer to {documents}")
+    if (
+        documents is not None
+        and not answer.is_error
+        and (found := count_documents(frame.data, documents + 1)) != documents
+    ):
+        raise InvalidInput(f"{found} documents or more in answer to {documents}")
     return answer
