@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,7 @@ class ChaosFlow:
     @asynccontextmanager
     async def started(cls, folder: Path, text: str | None = None, *arguments: str) -> AsyncIterator[ChaosFlow]:
         """Start a flow in a folder, and stop it in the end."""
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         running = await asyncio.to_thread(start_flow, folder, text or flow_yaml(), "--no-check", *arguments)
         flow = cls(running)
         try:
@@ -169,7 +169,5 @@ class ChaosFlow:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

@@ -52,10 +52,8 @@ def read_answer(data: bytes, documents: int | None = None) -> Answer:
     if not frame.header:
         raise InvalidInput("a reply without a header")
     answer = Answer(frame, data, frame.header_only().header.status)
-    if (
-        documents is not None
-        and not answer.is_error
-        and (found := count_documents(frame.data, documents + 1)) != documents
-    ):
-        raise InvalidInput(f"{found} documents or more in answer to {documents}")
+    if documents is not None and not answer.is_error:
+        found = count_documents(frame.data, documents + 1)
+        if found != documents:
+            raise InvalidInput(f"{'more' if found > documents else found} documents in answer to {documents}")
     return answer
