@@ -278,6 +278,7 @@ async def test_too_large_an_answer_is_asked_for_elsewhere_and_is_the_error_in_th
     broken.handlers["/encode"] = append("!" * 100_000)
     async with serving([broken, sound], settings=GatewaySettings(max_reply_bytes=50_000)) as flow:
         assert [texts_of(await flow.call("/encode", "1")) for _ in range(20)] == [["1!"]] * 20
+    await broken.start()
     async with serving(broken, settings=GatewaySettings(max_reply_bytes=50_000)) as flow:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await flow.call("/encode", "1")

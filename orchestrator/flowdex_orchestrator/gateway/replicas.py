@@ -83,6 +83,7 @@ _REMOVED = "was removed"
 _NOT_SERVING = "is not serving: it is starting or stopping"
 # Statuses that no executor answers with: something is wrong with the replica, and perhaps not with another one.
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
+_OVERSIZED, _SERVER = "Received message larger than max", "SERVER:"  # gRPC's words
 # What gRPC says when a call never left: nothing can have run.
 _NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed", "name resolution")
 
@@ -550,9 +551,9 @@ def _is_gone(error: grpc.aio.AioRpcError) -> bool:
 
 
 def _is_oversized(error: grpc.aio.AioRpcError) -> bool:
-    """Whether it is this side that did not take the reply; a worker that does not send it says "Sent message ..."."""
+    """Whether it is this side that did not take the reply, rather than the replica that did not take the call."""
     details = error.details() or ""
-    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and details.startswith("Received message larger than max")
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _OVERSIZED in details and _SERVER not in details
 
 
 def _is_trouble(error: grpc.aio.AioRpcError, timeout: float | None) -> bool:
