@@ -1,7 +1,7 @@
 """Load on a flow, each answer of which is checked, and a ledger of what was acknowledged.
 
-    Load.started(flow): encoders, searchers over gRPC and HTTP, a writer --> Tally: sent, failed by class, wrong, late, ...
-    load.verify():      the whole index against the ledger                --> Tally: lost, duplicated
+    load.running(): encoders, searchers over gRPC and HTTP, a writer --> Tally: sent, failed by class, wrong, late, ...
+    load.verify():  the whole index against the ledger               --> Tally: lost, duplicated
 
 No client tries anything again: what fails is counted. Only the writer sends a batch again until it is acknowledged, as
 a person who indexes would; so that in the end every document is known to be stored, in its latest version.
