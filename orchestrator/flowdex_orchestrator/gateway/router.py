@@ -34,6 +34,7 @@ from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
+from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
@@ -171,6 +172,7 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            await self._check_contents(frame, head.parameters)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -218,6 +220,8 @@ class Router:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            check_parameters(frame, head.parameters, self._settings)
+            check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
             if is_specific(head.parameters, self._pools):
@@ -255,6 +259,12 @@ class Router:
                 "(gateway.uses_with.max_in_flight); try again shortly",
                 retry_after=1.0,
             )
+
+    async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
+        if frame.parameters:
+            check_parameters(frame, parameters, self._settings)
+        if needs_check(frame, self._settings):
+            await asyncio.to_thread(check_documents, frame, self._settings)
 
     async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
         plan = self._plans.get((endpoint, target))
