@@ -20,7 +20,8 @@ from flow_support import ROOT
 
 FLAT_INDEX = "bf029f1"
 """The last commit that can be run and whose index folder is of format 0: one shard, no manifest."""
-BEFORE_EXCHANGE = "be9b552^^^"
+BEFORE_EXCHANGE = "e81a074"
+"""The last commit of main without the exchange: a call a request between gateway and executor."""
 PREVIOUS = "75bb7f5"
 """The version before this one: as there is no tag yet, a fixed commit of main."""
 
