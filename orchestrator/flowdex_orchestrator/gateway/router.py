@@ -23,9 +23,7 @@ from typing import Any, NamedTuple
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
-    Cancelled,
     FlowdexError,
-    InternalError,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -51,7 +49,6 @@ logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
-_OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 _COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
 
@@ -166,7 +163,8 @@ class Router:
         started = time.time_ns()
         self._admit(data)
         self.in_flight += 1
-        endpoint, status = "", _OK
+        endpoint = ""
+        ended: BaseException | None = None
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -192,17 +190,18 @@ class Router:
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
-                status = _status_of(error_of(answer.frame.header_only().header))
+                ended = error_of(answer.frame.header_only().header)
             frame = answer.frame
             if old:
                 frame = frame._replace(data=await _aside(downgrade, frame.data))
             return Reply(self._finish(started, request, frame), answer.is_error)
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     async def handle_stream(
         self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()
@@ -215,7 +214,8 @@ class Router:
         started = time.time_ns()
         self._admit(data)
         self.in_flight += 1
-        endpoint, status = "", _OK
+        endpoint = ""
+        ended: BaseException | None = None
         try:
             frame = split(data)
             head = frame.head()
@@ -229,11 +229,12 @@ class Router:
             async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
                 yield reply
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
 
@@ -242,7 +243,7 @@ class Router:
         try:
             self._check_limits(len(data))
         except FlowdexError as error:
-            self.metrics.refuse(_endpoint_of(data), error.status.http)
+            self.metrics.refuse(_endpoint_of(data), error)
             raise
 
     def _check_limits(self, size: int) -> None:
@@ -420,15 +421,6 @@ def _endpoint_of(data: bytes) -> str:
         return split(data).head().header.exec_endpoint
     except InvalidInput:
         return ""
-
-
-def _status_of(error: BaseException | None) -> int:
-    """The HTTP status of what a request ended with."""
-    if isinstance(error, FlowdexError):
-        return error.status.http
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        return Cancelled.status.http
-    return InternalError.status.http
 
 
 def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:

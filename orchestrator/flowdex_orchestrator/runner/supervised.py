@@ -83,6 +83,7 @@ class ProcessPlan:
         timeout_silent: Seconds that it may leave health checks without any answer, once it is ready; then it hangs, and
             is killed and started again.
         grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
+        metrics_port: Where on loopback Prometheus reads its metrics; None for one that is not started here.
     """
 
     name: str
@@ -94,6 +95,7 @@ class ProcessPlan:
     timeout_ready: float = math.inf
     timeout_silent: float = math.inf
     grace: float = 35.0
+    metrics_port: int | None = None
 
     @property
     def address(self) -> str:
@@ -129,7 +131,12 @@ class Supervised:
     ) -> None:
         self.plan = plan
         self.state = ProcessState(
-            plan.name, plan.replica, plan.host, plan.port, log=str(plan.launch.log) if plan.launch else ""
+            plan.name,
+            plan.replica,
+            plan.host,
+            plan.port,
+            log=str(plan.launch.log) if plan.launch else "",
+            metrics_port=plan.metrics_port,
         )
         self._policy = policy
         self._changed = changed
