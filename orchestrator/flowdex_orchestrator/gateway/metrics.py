@@ -14,6 +14,8 @@ flowdex_executor_in_flight{executor}                  calls of this gateway
 flowdex_executor_call_duration_seconds{executor}      histogram; the parts of a divided request count one by one
 flowdex_executor_calls_failed_total{executor}         those that ended with an error
 flowdex_executor_queue_milliseconds{executor}         mean over its ready replicas: what scaling goes by
+flowdex_expected_wait_seconds{executor, priority}     of a request that would come now: what refusals go by
+flowdex_requests_refused_total{reason}                in_flight, wait, deadline: which limit it was
 """
 
 from __future__ import annotations
@@ -179,6 +181,22 @@ class Metrics:
                 "flowdex_executor_queue_milliseconds",
                 "Time that requests wait in the executor, the mean over its ready replicas.",
                 queues,
+            ),
+            *_family(
+                "flowdex_expected_wait_seconds",
+                "gauge",
+                "Time that a request would wait in the executor if it came now.",
+                [
+                    ({"executor": executor, "priority": priority}, seconds)
+                    for executor, lanes in gateway.router.admission.waits().items()
+                    for priority, seconds in lanes.items()
+                ],
+            ),
+            *_family(
+                "flowdex_requests_refused_total",
+                "counter",
+                "Requests turned away for overload, by the limit that it was.",
+                [({"reason": reason}, count) for reason, count in gateway.router.admission.refused.items()],
             ),
             *_histogram(
                 "flowdex_executor_call_duration_seconds",
