@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pickle import UnpicklingError
+from pickle import UnpicklingError  # nosec B403 # the error alone
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ class CrossEncoder:
         files = read_files(settings)
         self._device = choose_device(settings.device)
         try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(  # nosec B615 # a local folder
                 str(files.path), local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:

@@ -38,6 +38,7 @@ from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
+from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
@@ -183,6 +184,7 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            await self._check_contents(frame, head.parameters)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -266,6 +268,8 @@ class Router:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            check_parameters(frame, head.parameters, self._settings)
+            check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
             self.admission.check_wait(plan, bulk, deadline)
@@ -297,6 +301,12 @@ class Router:
         except FlowdexError as error:
             self.metrics.refuse(_endpoint_of(data), error.status.http)
             raise
+
+    async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
+        if frame.parameters:
+            check_parameters(frame, parameters, self._settings)
+        if needs_check(frame, self._settings):
+            await asyncio.to_thread(check_documents, frame, self._settings)
 
     async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
         plan = self._plans.get((endpoint, target))

@@ -64,7 +64,7 @@ class Policy:
             pause = self.slow_pause
         else:
             pause = min(self.longest_pause, self.first_pause * self.factor ** (failures - 1))
-        return pause * random.uniform(1 - self.jitter, 1 + self.jitter)
+        return pause * random.uniform(1 - self.jitter, 1 + self.jitter)  # nosec B311 # spreads load, hides nothing
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from fastapi import Depends, Request, Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import Cancelled, TooLarge
+from flowdex.errors import Cancelled
 from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.admission import deadline_of, priority_of
 from flowdex_orchestrator.gateway.http.body import LARGE
+from flowdex_orchestrator.gateway.limits import check_count
 from flowdex_orchestrator.gateway.replicas import Metadata
 
 if TYPE_CHECKING:
@@ -68,11 +69,7 @@ class FlowCall:
 
     def check_count(self, count: int, what: str) -> None:
         """Refuse more texts than allowed."""
-        limit = self._gateway.settings.max_texts
-        if count > limit:
-            raise TooLarge(
-                f"{count} {what} in one request are more than the {limit} allowed (gateway.uses_with.max_texts)"
-            )
+        check_count(count, what, self._gateway.settings)
 
     async def post(
         self,
