@@ -24,10 +24,8 @@ from typing import Any, NamedTuple
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
-    Cancelled,
     ExecutorError,
     FlowdexError,
-    InternalError,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -55,7 +53,6 @@ logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
-_OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 
 
@@ -176,7 +173,8 @@ class Router:
         started = time.time_ns()
         bulk = self._admit(data, metadata)
         self.in_flight += 1
-        endpoint, status, begun = "", _OK, False
+        endpoint, begun = "", False
+        ended: BaseException | None = None
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -204,20 +202,21 @@ class Router:
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
-                status = _status_of(error_of(answer.frame.header_only().header))
+                ended = error_of(answer.frame.header_only().header)
             frame = answer.frame
             if old:
                 frame = frame._replace(data=await _aside(downgrade, frame.data))
             return Reply(self._finish(started, request, frame), answer.is_error)
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            if begun or status != Overloaded.status.http:
-                self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            if begun or not isinstance(ended, Overloaded):
+                self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
             else:
-                self.metrics.refuse(endpoint, status)
+                self.metrics.refuse(endpoint, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     def admit_unread(
         self,
@@ -249,7 +248,7 @@ class Router:
             elif plan is not None:
                 self.admission.check_wait(plan, bulk, deadline)
         except Overloaded as error:
-            self.metrics.refuse(endpoint, error.status.http)
+            self.metrics.refuse(endpoint, error)
             raise
 
     async def handle_stream(
@@ -263,7 +262,8 @@ class Router:
         started = time.time_ns()
         bulk = self._admit(data, metadata)
         self.in_flight += 1
-        endpoint, status = "", _OK
+        endpoint = ""
+        ended: BaseException | None = None
         try:
             frame = split(data)
             head = frame.head()
@@ -278,11 +278,12 @@ class Router:
             async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
                 yield reply
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
 
@@ -299,7 +300,7 @@ class Router:
             self.admission.check_places(self.in_flight, bulk)
             return bulk
         except FlowdexError as error:
-            self.metrics.refuse(_endpoint_of(data), error.status.http)
+            self.metrics.refuse(_endpoint_of(data), error)
             raise
 
     async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
@@ -470,15 +471,6 @@ def _endpoint_of(data: bytes) -> str:
         return split(data).head().header.exec_endpoint
     except InvalidInput:
         return ""
-
-
-def _status_of(error: BaseException | None) -> int:
-    """The HTTP status of what a request ended with."""
-    if isinstance(error, FlowdexError):
-        return error.status.http
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        return Cancelled.status.http
-    return InternalError.status.http
 
 
 def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:
