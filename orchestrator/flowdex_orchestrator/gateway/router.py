@@ -156,13 +156,16 @@ class Router:
         """All endpoints known so far, each with the executors that serve it."""
         return self._topology.endpoints({name: pool.endpoints or () for name, pool in self._pools.items()})
 
-    async def handle(self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()) -> Reply:
+    async def handle(
+        self, data: bytes, *, deadline: float | None = None, metadata: Metadata = (), let_in: bool = False
+    ) -> Reply:
         """Answer one request.
 
         Args:
             data: A serialised `DataRequestProto`.
             deadline: In `time.monotonic()` seconds; None for no limit but the executors' own.
             metadata: Passed on to every executor.
+            let_in: Whether it has waited until the router was not `full`, and is not refused for the wait.
 
         Returns:
             The reply, whose routes are the gateway's first, then one for each executor called.
@@ -194,7 +197,8 @@ class Router:
                 endpoint, frame = ENCODE, as_encode(frame)
                 data = frame.join()
                 plan = await self._plan(endpoint, head.header.target_executor, deadline)
-            self.admission.check_wait(plan, bulk, deadline)
+            if not let_in:
+                self.admission.check_wait(plan, bulk, deadline)
             begun = True
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints

@@ -186,7 +186,7 @@ class Admission:
         if waits:
             self._check(min(waits), executors, deadline)
 
-    def waits(self) -> dict[str, dict[Priority, float]]:
+    def waits(self) -> dict[str, dict[str, float]]:
         """Expected seconds by executor and lane."""
         return {
             name: {"interactive": backlog.wait(False), "bulk": backlog.wait(True)}
