@@ -65,7 +65,7 @@ async def _map_concurrently(
     in_order: bool,
     full: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
-    """Yield `function(request, let in)` of each request, at most `window` of them begun and not yet taken by the caller.
+    """Yield `function(request, let_in)` of each request, at most `window` of them begun and not yet taken by a caller.
 
     While `full()`, requests wait for an earlier one of this stream rather than being refused: a stream is slowed down
     by not being read. Only one that has nothing to wait for is not let in yet.
