@@ -297,9 +297,10 @@ async def test_a_replica_that_is_always_late_is_put_aside() -> None:
             except grpc.aio.AioRpcError as error:
                 assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                 failures += 1
-        assert failures == len(late.seen) == 3
+        assert failures == len(late.seen)
+        assert 3 <= failures <= 12, "as many more as came before another one had answered"
         (watched,) = [each for each in flow.gateway.pools["e"].replicas if each.address == late.address]
-        assert "3 times in a row" in watched.failure
+        assert "times in a row" in watched.failure
 
 
 async def test_a_server_that_says_nonsense_of_itself_is_not_ready() -> None:
