@@ -24,6 +24,7 @@ from flowdex_orchestrator.runner.logs import cut
 from flowdex_orchestrator.runner.ports import is_free
 from flowdex_orchestrator.runner.process import ChildProcess, Launch
 from flowdex_orchestrator.runner.state import ProcessState, State
+from flowdex_orchestrator.tls import PLAIN, Hop
 
 __all__ = ["Policy", "ProcessPlan", "Supervised", "address_of"]
 
@@ -80,6 +81,7 @@ class ProcessPlan:
         probe: Makes the probe that tells when it is ready.
         timeout_ready: Seconds it may take to get ready.
         grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
+        hop: How to connect to it.
     """
 
     name: str
@@ -90,6 +92,7 @@ class ProcessPlan:
     probe: Callable[[], Probe]
     timeout_ready: float = math.inf
     grace: float = 35.0
+    hop: Hop = PLAIN
 
     @property
     def address(self) -> str:
