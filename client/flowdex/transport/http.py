@@ -199,7 +199,7 @@ class HttpTransport:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:  # pooled connections belong to the loop that opened them
             self._context = client_context(self._target)
-            self._client = httpx.AsyncClient(
+            self._client = httpx.AsyncClient(  # nosec B113 # `_request` bounds it
                 base_url=str(self._target),
                 headers=dict(self._target.headers),
                 verify=True if self._context is None else self._context,

@@ -23,10 +23,8 @@ from typing import Any, NamedTuple
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
-    Cancelled,
     ExecutorError,
     FlowdexError,
-    InternalError,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -36,6 +34,7 @@ from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
+from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
@@ -51,7 +50,6 @@ logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
-_OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 
 
@@ -165,7 +163,8 @@ class Router:
         started = time.time_ns()
         self._admit(data)
         self.in_flight += 1
-        endpoint, status = "", _OK
+        endpoint = ""
+        ended: BaseException | None = None
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -173,6 +172,7 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            await self._check_contents(frame, head.parameters)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -190,17 +190,18 @@ class Router:
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
-                status = _status_of(error_of(answer.frame.header_only().header))
+                ended = error_of(answer.frame.header_only().header)
             frame = answer.frame
             if old:
                 frame = frame._replace(data=await _aside(downgrade, frame.data))
             return Reply(self._finish(started, request, frame), answer.is_error)
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     async def handle_stream(
         self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()
@@ -213,11 +214,14 @@ class Router:
         started = time.time_ns()
         self._admit(data)
         self.in_flight += 1
-        endpoint, status = "", _OK
+        endpoint = ""
+        ended: BaseException | None = None
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            check_parameters(frame, head.parameters, self._settings)
+            check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
             if is_specific(head.parameters, self._pools):
@@ -225,11 +229,12 @@ class Router:
             async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
                 yield reply
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
 
@@ -238,7 +243,7 @@ class Router:
         try:
             self._check_limits(len(data))
         except FlowdexError as error:
-            self.metrics.refuse(_endpoint_of(data), error.status.http)
+            self.metrics.refuse(_endpoint_of(data), error)
             raise
 
     def _check_limits(self, size: int) -> None:
@@ -254,6 +259,12 @@ class Router:
                 "(gateway.uses_with.max_in_flight); try again shortly",
                 retry_after=1.0,
             )
+
+    async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
+        if frame.parameters:
+            check_parameters(frame, parameters, self._settings)
+        if needs_check(frame, self._settings):
+            await asyncio.to_thread(check_documents, frame, self._settings)
 
     async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
         plan = self._plans.get((endpoint, target))
@@ -408,15 +419,6 @@ def _endpoint_of(data: bytes) -> str:
         return split(data).head().header.exec_endpoint
     except InvalidInput:
         return ""
-
-
-def _status_of(error: BaseException | None) -> int:
-    """The HTTP status of what a request ended with."""
-    if isinstance(error, FlowdexError):
-        return error.status.http
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        return Cancelled.status.http
-    return InternalError.status.http
 
 
 def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:

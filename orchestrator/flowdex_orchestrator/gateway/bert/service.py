@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from flowdex import wire
 from flowdex.compat.bert_texts import documents_of
-from flowdex.errors import ExecutorError, TooLarge
+from flowdex.errors import ExecutorError
 from flowdex_orchestrator.flow.bert import ENCODER, STRATEGIES, Bert
 from flowdex_orchestrator.gateway.bert.frames import Text
 from flowdex_orchestrator.gateway.bert.parameters import encode_parameters
 from flowdex_orchestrator.gateway.bert.sessions import Statistic
+from flowdex_orchestrator.gateway.limits import check_count
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -76,9 +77,8 @@ class BertService:
         Raises:
             FlowdexError: The gateway's or the encoder's verdict.
         """
-        limit, size = self._gateway.settings.max_texts, self.settings.max_batch_size
-        if len(texts) > limit:
-            raise TooLarge(f"{len(texts)} texts in one request are more than the {limit} allowed; send fewer")
+        check_count(len(texts), "texts", self._gateway.settings)
+        size = self.settings.max_batch_size
         turns = asyncio.Semaphore(self.settings.prefetch_size)
 
         async def encode(part: Sequence[Text]) -> _Part:

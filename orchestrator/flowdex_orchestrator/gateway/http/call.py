@@ -16,10 +16,11 @@ from fastapi import Depends, Request, Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import Cancelled, InvalidInput, TooLarge
+from flowdex.errors import Cancelled, InvalidInput
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.body import LARGE
+from flowdex_orchestrator.gateway.limits import check_count
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.http.compat.served import Directory
@@ -65,11 +66,7 @@ class FlowCall:
 
     def check_count(self, count: int, what: str) -> None:
         """Refuse more texts than allowed."""
-        limit = self._gateway.settings.max_texts
-        if count > limit:
-            raise TooLarge(
-                f"{count} {what} in one request are more than the {limit} allowed (gateway.uses_with.max_texts)"
-            )
+        check_count(count, what, self._gateway.settings)
 
     async def post(
         self,
