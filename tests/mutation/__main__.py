@@ -8,29 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from flow_support import ROOT, free_ports, run_flowdex
+from flow_support import run_flowdex
 
+from mutation.flow import flow_text
 from mutation.program import Result, run
-
-_CHEAP = """\
-jtype: Flow
-with: {{name: mutation, protocol: [grpc, http, bert], port: [{ports[0]}, {ports[1]}, {ports[2]}]}}
-gateway: {{bert: {{port_out: {ports[3]}}}}}
-executors:
-  - {{name: segmenter, uses: flowdex_executors.Segmenter}}
-  - name: encoder
-    uses: {encoder}
-  - {{name: indexer, uses: flowdex_executors.QdrantIndexer, uses_with: {{uri: "memory://"}}}}
-  - {{name: ranker, uses: flowdex_executors.Ranker}}
-"""
-_NGRAMS = f"""NgramEncoder
-    py_modules: [{ROOT / "examples" / "encoder" / "ngram_encoder.py"}]
-    uses_with: {{buckets: 64, threads: 1}}"""
-
-
-def flow_text(model: bool) -> str:
-    """A flow with all executors; the encoder counts letters, or is MiniLM."""
-    return _CHEAP.format(ports=free_ports(4), encoder="flowdex_executors.BertEncoder" if model else _NGRAMS)
 
 
 def main() -> int:
@@ -72,13 +53,13 @@ def main() -> int:
 
 def report(result: Result) -> None:
     """Print what became of the requests, as a table for docs/security.md."""
-    print(
-        f"{result.requests} requests in {result.seconds:.0f} s, {result.requests / max(result.seconds, 1):.0f} a second\n"
-    )
+    rate = result.requests / max(result.seconds, 1)
+    print(f"{result.requests} requests in {result.seconds:.0f} s, {rate:.0f} a second\n")
     print("| surface | requests | answered, by outcome |\n|---|---|---|")
     for surface, outcomes in result.outcomes.items():
         shown = ", ".join(f"{outcome} {count}" for outcome, count in outcomes.most_common(8))
         print(f"| {surface} | {sum(outcomes.values())} | {shown} |")
+    print(f"\nslowest: {result.slowest[0]} s ({result.slowest[1]})")
     print("\nMiB: " + ", ".join(f"{name} {early} -> {late}" for name, (early, late) in result.memory.items()))
     print(f"\n{len(result.faults)} faults")
     for fault in result.faults:

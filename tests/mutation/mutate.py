@@ -1,4 +1,7 @@
-"""Mutations, each a function of a valid request and of a source of randomness: the same number makes the same request."""
+"""Mutations, each a function of a valid request and of a source of randomness.
+
+Requests are numbered, and a number seeds the randomness: a fault is made again by its number.
+"""
 
 from __future__ import annotations
 
@@ -315,38 +318,43 @@ def _mutate_parameters(request: pb.DataRequestProto, random: Random) -> None:
 
 
 def _mutate_node(node: pb.NodeProto, random: Random, depth: int) -> None:
-    choice = random.randrange(11)
+    """Give a field of a document another value, of any type."""
+    choice = random.randrange(6)
     if choice == 0:
-        node.text = random.choice(STRINGS)
-    elif choice == 1:
-        node.integer = random.choice((0, -1, 2**31 - 1, -(2**31)))
-    elif choice == 2:
-        node.float = random.choice((float("nan"), float("inf"), 1e308, -0.0, 0.5))
+        _set_scalar(node, random)
+    elif choice < 3:
+        _set_array(node.ndarray.dense, random)
     elif choice == 3:
-        node.boolean = True
-    elif choice == 4:
-        node.blob = random.randbytes(random.randrange(50))
-    elif choice < 7:
-        dense = node.ndarray.dense
-        dense.dtype = random.choice(_DTYPES[:4] if choice == 5 else _DTYPES)
-        dense.shape[:] = random.choice(
-            ([], [0], [64], [1, 64], [64, 1], [2**31], [2**16, 2**16], [1] * 70, [63], [3, 2])
-        )
-        fill = random.choice((b"\0\0\0\0", b"\0\0\xc0\x7f", b"\0\0\x80\x3f", b"\0\0\x80\x7f", b"\xff\xff\x7f\x7f"))
-        dense.buffer = fill * random.choice((0, 1, 6, 63, 64, 128))
-    elif choice == 7:
         node.doc_array.SetInParent()
         for _ in range(random.choice((0, 1, 3))):
             inner = node.doc_array.docs.add()
             if depth:
                 _mutate_node(inner.data[random.choice(("text", "chunks", "embedding", "tags"))], random, depth - 1)
-    elif choice == 8:
+    elif choice == 4:
         deep = node
         for _ in range(random.choice((1, 5, 19, 30))):
             deep = deep.list.data.add() if random.random() < 0.5 else deep.dict.data[random.choice(("a", "", "$not"))]
         deep.text = "x"
-    elif choice == 9:
+    else:
         for _ in range(random.choice((0, 1, 500))):
             node.set.data.add().text = "x"
-    else:
-        node.Clear()
+
+
+def _set_scalar(node: pb.NodeProto, random: Random) -> None:
+    name, value = random.choice(
+        (
+            ("text", random.choice(STRINGS)),
+            ("integer", random.choice((0, -1, 2**31 - 1, -(2**31)))),
+            ("float", random.choice((float("nan"), float("inf"), 1e308, -0.0, 0.5))),
+            ("boolean", True),
+            ("blob", random.randbytes(random.randrange(50))),
+        )
+    )
+    setattr(node, name, value)
+
+
+def _set_array(dense: pb.DenseNdArrayProto, random: Random) -> None:
+    dense.dtype = random.choice((*("<f4",) * 6, *_DTYPES))
+    dense.shape[:] = random.choice(([], [0], [64], [1, 64], [64, 1], [2**31], [2**16, 2**16], [1] * 70, [63], [3, 2]))
+    fill = random.choice((b"\0\0\0\0", b"\0\0\xc0\x7f", b"\0\0\x80\x3f", b"\0\0\x80\x7f", b"\xff\xff\x7f\x7f"))
+    dense.buffer = fill * random.choice((0, 1, 6, 63, 64, 128))

@@ -14,7 +14,8 @@ from typing import Any
 
 import zmq.asyncio
 
-from mutation.surfaces import ExchangeLane, HttpLane, JinaLane, Lane, MessageLane, ZeroMqLane, delete_all
+from flowdex.timeouts import within
+from mutation.surfaces import DEADLINE, ExchangeLane, HttpLane, JinaLane, Lane, MessageLane, ZeroMqLane, delete_all
 from mutation.watch import Watch
 
 __all__ = ["Result", "run"]
@@ -47,6 +48,7 @@ class Result:
         seed: With the number of a request, what makes it.
         requests: How many were sent.
         seconds: That it took.
+        slowest: Seconds of the slowest request, and which one it was.
         outcomes: How often each, by surface.
         faults: What must not be: surface, number, outcome.
         memory: MiB of each process, early and at the end.
@@ -55,6 +57,7 @@ class Result:
     seed: int
     requests: int = 0
     seconds: float = 0.0
+    slowest: tuple[float, str] = (0.0, "")
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     memory: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class Result:
     def load(cls, path: Path) -> Result:
         """Read what `save` wrote."""
         values: dict[str, Any] = json.loads(path.read_text())
+        values["slowest"] = tuple(values["slowest"])
         values["outcomes"] = {name: Counter(each) for name, each in values["outcomes"].items()}
         return cls(**values)
 
@@ -113,16 +117,18 @@ async def run(
     async def drive(lane: Lane) -> None:
         for number in numbers:
             request = lane.make(Random(f"{result.seed} {lane.name} {number}"))
+            sent = time.monotonic()
             try:
-                outcome = await lane.send(request)
+                outcome = await within(lane.send(request), 2 * DEADLINE)
             except (TimeoutError, asyncio.TimeoutError):
                 outcome = "no answer in time"
             except OSError as error:
                 outcome = f"no connection: {error}"
+            result.slowest = max(result.slowest, (round(time.monotonic() - sent, 2), f"{lane.name} {number}"))
             result.requests += 1
             result.count(lane.name, outcome)
             if is_fault(outcome) or outcome.startswith("no "):
-                result.faults.append(f"{lane.name} {number} {outcome}: {request!r:.4000}")
+                result.faults.append(f"{lane.name} {number} {outcome}: {lane.detail:.300}: {request!r:.300}")
             if number % _EMPTY_EVERY == 0:
                 await delete_all(gateway)
             if over():

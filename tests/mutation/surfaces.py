@@ -1,7 +1,7 @@
 """How requests are sent, one lane at a time, and what became of each.
 
 A lane is one connection with one request in flight; a request that may break the framing of its connection (a head, a
-cut body) may be answered by the connection's end. An outcome is a status, such as `200`, `INVALID_ARGUMENT` or `closed`.
+cut body) may be answered by the connection's end. An outcome is a status: `200`, `INVALID_ARGUMENT`, `closed`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import AsyncIterator, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from flowdex import wire
-from flowdex.errors import FlowdexError, error_from_grpc
+from flowdex.errors import FlowdexError
 from flowdex.proto import exchange_pb2
 from flowdex.timeouts import within
 from mutation.mutate import mutate_bytes, mutate_json, mutate_message, mutate_path
@@ -39,9 +40,10 @@ _UNCHANGED = 0.05  # of the requests stay valid, so that the flow goes on having
 
 
 class Lane(Protocol):
-    """One connection."""
+    """One connection; `detail` is what the last answer said."""
 
     name: str
+    detail: str
 
     def make(self, random: Random) -> Any:
         """A request."""
@@ -57,6 +59,7 @@ class HttpLane:
     """HTTP/1.1, kept alive."""
 
     name = "http"
+    detail = ""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -104,7 +107,8 @@ class HttpLane:
             if lenient:
                 with contextlib.suppress(OSError):
                     writer.write_eof()
-            status, keep = await within(_answer(reader, data.startswith(b"HEAD ")), DEADLINE)
+            status, keep, body = await within(_answer(reader, data.startswith(b"HEAD ")), DEADLINE)
+            self.detail = body[:500].decode(errors="replace")
         except (asyncio.IncompleteReadError, ConnectionError, ValueError):
             await self.close()
             return "closed" if lenient else "closed without an answer"
@@ -119,9 +123,10 @@ class HttpLane:
             self._streams = None
 
 
-async def _answer(reader: asyncio.StreamReader, is_head: bool) -> tuple[str, bool]:
+async def _answer(reader: asyncio.StreamReader, is_head: bool) -> tuple[str, bool, bytes]:
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     status = head[9:12].decode()
+    body = b""
     if status == "100":
         return await _answer(reader, is_head)
     if b"\r\ntransfer-encoding: chunked" in head:
@@ -129,24 +134,43 @@ async def _answer(reader: asyncio.StreamReader, is_head: bool) -> tuple[str, boo
             await reader.readexactly(size + 2)
         await reader.readline()
     elif b"\r\ncontent-length: " in head and not is_head:
-        await reader.readexactly(int(head.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]))
-    return status, b"\r\nconnection: close" not in head
+        body = await reader.readexactly(int(head.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0]))
+    return status, b"\r\nconnection: close" not in head, body
 
 
-def _outcome(reply: bytes) -> str:
+def _outcome(lane: Lane, reply: bytes) -> str:
     """The error that a reply carries, by name."""
     error = wire.error_of(wire.read_head(reply).header)
-    return "ok" if error is None else error.name
+    if error is None:
+        return "ok"
+    if error.status.http >= 500:
+        lane.detail = f"{error.executor}: {error.message}"
+    return error.name
 
 
-async def _code(call: Any) -> str:
-    """What became of a call: the name of the error in its reply or of its status."""
-    try:
-        reply: bytes = await call
-    except grpc.aio.AioRpcError as error:
-        name = error_from_grpc(error.code(), error.details() or "").name
-        return name if error.code() is not grpc.StatusCode.UNKNOWN else "UNKNOWN"
-    return _outcome(reply)
+async def _write(call: Any, messages: Sequence[bytes]) -> None:
+    """Send the messages of a stream; the server may end it before it has read them all."""
+    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
+
+
+async def _read(call: Any) -> AsyncIterator[bytes]:
+    """The replies of a stream; how it ended is the call's to say."""
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        while (reply := await call.read()) is not grpc.aio.EOF:
+            yield reply
+
+
+async def _end(lane: Lane, call: Any) -> str:
+    """How a stream ended; empty where it did in good order."""
+    code, details = await call.code(), str(await call.details())
+    if code is grpc.StatusCode.OK:
+        return ""
+    lane.detail = details
+    # grpcio's words, on this side, for a stream that the server ended while a message was written to it.
+    return "ended early" if details == "Internal error from Core" else str(code.name)
 
 
 class MessageLane:
@@ -156,6 +180,8 @@ class MessageLane:
         address: Of a gateway, or of a worker.
         name: What to count it under.
     """
+
+    detail = ""
 
     def __init__(self, address: str, name: str) -> None:
         self.name = name
@@ -182,30 +208,27 @@ class MessageLane:
         method, messages = request
         timeout = DEADLINE
         if method == wire.CALL:
-            return await self._stream(
-                self._channel.stream_stream(method)(iter(messages), timeout=timeout), len(messages)
-            )
+            stream = self._channel.stream_stream(method)(timeout=timeout)
+            await _write(stream, messages)
+            return await self._read(stream, len(messages))
         if method == wire.STREAM_DOC:
-            return await self._stream(self._channel.unary_stream(method)(messages[0], timeout=timeout), None)
+            return await self._read(self._channel.unary_stream(method)(messages[0], timeout=timeout), None)
         call = self._channel.unary_unary(method)(messages[0], timeout=timeout)
-        if method == wire.PROCESS_SINGLE_DATA:
-            return await _code(call)
         try:
-            await call
+            reply = await call
         except grpc.aio.AioRpcError as error:
+            self.detail = str(error.details())
             return error.code().name
-        return "ok"
+        return _outcome(self, reply) if method == wire.PROCESS_SINGLE_DATA else "ok"
 
-    @staticmethod
-    async def _stream(call: Any, count: int | None) -> str:
+    async def _read(self, call: Any, count: int | None) -> str:
         found: set[str] = set()
         replies = 0
-        try:
-            async for reply in call:
-                replies += 1
-                found.add(_outcome(reply))
-        except grpc.aio.AioRpcError as error:
-            found.add(error.code().name)
+        async for reply in _read(call):
+            replies += 1
+            found.add(_outcome(self, reply))
+        if ended := await _end(self, call):
+            found.add(ended)
             count = None
         if count is not None and replies != count:
             found.add(f"{replies} replies to {count} requests")
@@ -220,6 +243,7 @@ class ExchangeLane:
     """The stream between a gateway and a worker, at the worker's end."""
 
     name = "exchange"
+    detail = ""
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
@@ -242,12 +266,14 @@ class ExchangeLane:
     async def send(self, request: tuple[bytes, ...]) -> str:
         """The names of the errors, joined."""
         found: set[str] = set()
-        try:
-            async for data in self._channel.stream_stream(wire.EXCHANGE)(iter(request), timeout=DEADLINE):
-                for reply in exchange_pb2.ExchangeRepliesProto.FromString(data).replies:
-                    found.add(f"code {reply.code}" if reply.code else _outcome(reply.reply))
-        except grpc.aio.AioRpcError as error:
-            found.add(error.code().name)
+        call = self._channel.stream_stream(wire.EXCHANGE)(timeout=DEADLINE)
+        await _write(call, request)
+        async for data in _read(call):
+            for reply in exchange_pb2.ExchangeRepliesProto.FromString(data).replies:
+                self.detail = reply.details or self.detail
+                found.add(f"code {reply.code}" if reply.code else _outcome(self, reply.reply))
+        if ended := await _end(self, call):
+            found.add(ended)
         return "+".join(sorted(found)) or "ok"
 
     async def close(self) -> None:
@@ -259,6 +285,7 @@ class JinaLane:
     """Jina's WebSocket, with frames of bytes or of JSON."""
 
     name = "websocket"
+    detail = ""
 
     def __init__(self, port: int, *, as_json: bool) -> None:
         self._url = f"ws://127.0.0.1:{port}/"
@@ -286,7 +313,7 @@ class JinaLane:
             ended = request in (b"\0", "{}") or (isinstance(request, str) and request.strip() == "{}")
             return "closed" if ended else f"closed with {closed.rcvd.code if closed.rcvd else 'nothing'}"
         if isinstance(answer, bytes):
-            return _outcome(answer)
+            return _outcome(self, answer)
         status = json.loads(answer)["header"].get("status", {})
         return str(status.get("exception", {}).get("name", "error")) if status.get("code") else "ok"
 
@@ -301,6 +328,7 @@ class ZeroMqLane:
     """bert-as-service's frames."""
 
     name = "zeromq"
+    detail = ""
 
     def __init__(self, context: zmq.asyncio.Context, ports: tuple[int, int], identity: bytes) -> None:
         self._identity = identity
