@@ -27,6 +27,7 @@ ALONE = (
     "integration/test_gateway_routing.py",
     "integration/test_hostile_connections.py",
     "integration/test_mutation.py",
+    "integration/test_index_formats.py",
     "integration/test_pod_rehearsal.py",
     "integration/test_reranking.py",
     "integration/test_runner_flow.py",

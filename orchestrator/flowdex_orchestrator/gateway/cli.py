@@ -66,6 +66,17 @@ logger = logging.getLogger(__name__)
     help="Port for replies to them, 0 for any.  [default: the flow file's, the one after --port-bert]",
 )
 @click.option("--parent-pid", metavar="PID", type=int, help="Stop when the process with this id is gone.")
+@click.option(
+    "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
+)
+@click.option(
+    "--metrics-port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port for Prometheus, 0 for any free one.",
+)
 @click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
     *,
@@ -79,6 +90,8 @@ def gateway(
     port_bert_out: int | None,
     parent_pid: int | None,
     control_port: int | None,
+    metrics_host: str,
+    metrics_port: int,
 ) -> None:
     """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will.
 
@@ -92,6 +105,7 @@ def gateway(
     """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
+    from flowdex_orchestrator.flow.certificates import gateway_files
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
     flow = load_flow(flow_file or default_flow_path())
@@ -100,11 +114,12 @@ def gateway(
     ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
+    files = gateway_files(flow)
 
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop, parent_pid)
-        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert) as running:
+        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert, certificates=files) as running:
             open_ports = await running.serve(
                 host or flow.gateway.host,
                 grpc_port=ports.get("grpc"),
@@ -114,6 +129,7 @@ def gateway(
             )
             for protocol, port in open_ports.items():
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
+            running.serve_metrics(metrics_host, metrics_port)
             if control_port is not None:
                 await running.serve_admin(control_port, _control_token())
                 running.runner = os.environ.get(RUNNER_VARIABLE)

@@ -15,14 +15,16 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
-from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, status_results
+from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, metrics_text, status_results
 from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
+from flowdex_orchestrator.tls import Hop
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
@@ -31,8 +33,11 @@ if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.bert.server import BertServer
     from flowdex_orchestrator.gateway.bert.service import BertService
     from flowdex_orchestrator.gateway.http.server import HttpServer
+    from flowdex_orchestrator.observability.endpoint import MetricsServer
 
 __all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
+
+_METRICS_SECONDS = 5.0  # for the metrics to be put together, executors' answers included
 
 
 class Gateway:
@@ -44,6 +49,7 @@ class Gateway:
         name: The flow's name, for people to read.
         resolve: How the names of `dns:///` addresses are resolved.
         bert: What clients of bert-as-service get; its defaults where not given.
+        certificates: What gRPC, HTTP and WebSockets are encrypted with; None for no TLS.
 
     Attributes:
         router: Answers requests.
@@ -62,8 +68,10 @@ class Gateway:
         name: str = "flowdex",
         resolve: Resolve = resolve,
         bert: Bert | None = None,
+        certificates: CertificateFiles | None = None,
     ) -> None:
         self.name = name
+        self.certificates = certificates
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
         self.ports: dict[str, int] = {}
@@ -78,12 +86,13 @@ class Gateway:
         self.router = Router(topology, self.pools, self.settings)
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self.router.answer("/bert/status", self._bert_status)
-        self._grpc = GrpcServer(self.router, self.pools, self.settings)
+        self._grpc = GrpcServer(self.router, self.pools, self.settings, certificates)
         self._web: list[HttpServer] = []
         self._bert: BertServer | None = None
         self._bert_settings = bert
         self._bert_service: BertService | None = None
         self._admin: GatewayAdmin | None = None
+        self._metrics: MetricsServer | None = None
         self._names: dict[str, list[NameWatch]] = {}
         for target in targets:
             pool = self.pools[target.name] = ReplicaPool(
@@ -92,6 +101,7 @@ class Gateway:
                 timeout=target.timeout,
                 retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
                 wait=self.settings.replica_wait,
+                hop=Hop(target.certificates),
                 on_change=partial(self._changed, target.name),
             )
             names = [address for address in target.addresses if address.startswith(SCHEME)]
@@ -173,6 +183,26 @@ class Gateway:
             ports.update(await self._bert.start(host, *bert_ports))
         return ports
 
+    def serve_metrics(self, host: str, port: int) -> int | None:
+        """Let Prometheus read the metrics at a port of their own; `GET /metrics` of the HTTP API gives the same.
+
+        Args:
+            host: Address to listen on.
+            port: 0 for any free one.
+
+        Returns:
+            The port, None where it cannot be had.
+        """
+        from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
+
+        loop = asyncio.get_running_loop()
+
+        def text() -> bytes:  # in a thread; what is counted belongs to the event loop
+            return asyncio.run_coroutine_threadsafe(metrics_text(self), loop).result(_METRICS_SECONDS)
+
+        self._metrics = serve_metrics({"/metrics": Page(text, CONTENT_TYPE)}, host, port)
+        return self._metrics.port if self._metrics is not None else None
+
     async def serve_admin(self, port: int, token: str) -> str:
         """Let a runner on this machine change the addresses of replicas, at a loopback port.
 
@@ -213,6 +243,8 @@ class Gateway:
         self.stopping.set()
         if self._admin is not None:
             await self._admin.server.stop()
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
         servers = [self._grpc.stop(self.settings.drain), *(server.stop() for server in self._web)]
         if self._bert is not None:
             servers.append(self._bert.stop())
@@ -261,6 +293,8 @@ def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None 
     Raises:
         ConfigurationError: An address belongs to no executor, or an executor has none.
     """
+    from flowdex_orchestrator.flow.certificates import hop_files
+
     addresses = addresses or {}
     for name in addresses:
         flow.executor(name)
@@ -281,6 +315,7 @@ def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None 
                 timeout=executor.send_timeout or flow.gateway.send_timeout,
                 retries=executor.retries if executor.retries >= 0 else flow.gateway.retries,
                 floating=executor.floating,
+                certificates=hop_files(flow, executor),
                 uses=executor.uses if isinstance(executor.uses, str) else "",
             )
         )

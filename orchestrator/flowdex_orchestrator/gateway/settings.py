@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 
 __all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
@@ -49,6 +50,7 @@ class ExecutorTarget:
         retries: How often a call that may have run is tried again on another replica; negative for the default.
         floating: Whether it only listens: it is called, its reply is not waited for and not part of the answer.
         uses: The class it runs, for people to read.
+        certificates: What it is trusted by, and what is presented to it; None for no TLS.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ExecutorTarget:
     retries: int = -1
     floating: bool = False
     uses: str = ""
+    certificates: CertificateFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class GatewaySettings:
 
     Attributes:
         max_in_flight: Requests worked on at the same time; one more is answered `Overloaded` at once.
+        longest_wait: Seconds that a request may have to wait for executors that are busy; one that would wait longer is
+            answered `Overloaded` at once. 0 for no limit but `max_in_flight`.
+        least_queue: Requests at an executor that are let in whatever they wait; a slow executor's only caller needs
+            as many places as it sends requests at a time.
+        small_request: Bytes of the largest request that is interactive without saying so.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
         max_texts: Most texts or documents in one request.
         max_text_characters: Longest text, in characters.
@@ -90,6 +98,9 @@ class GatewaySettings:
     """
 
     max_in_flight: int = 1024
+    longest_wait: float = 10.0
+    least_queue: int = 16
+    small_request: int = 2048
     max_message_bytes: int = 64 * 1024 * 1024
     max_texts: int = 65_536
     max_text_characters: int = 16 * 1024 * 1024
