@@ -1,6 +1,6 @@
 """flowdex and other servers of embeddings, in one run: one command installs them, measures, writes table and plot.
 
-    python benchmarks/peers/run.py [--systems mosec,"flowdex, onnx"] [--rounds 3] [--texts 500] [--output FOLDER]
+    python benchmarks/peers/run.py [--systems "mosec;flowdex, onnx"] [--rounds 3] [--texts 500] [--output FOLDER]
 
     each system --installed in its own environment, once
     round by round, one after the other: started -> ready -> http_load.py -> stopped
