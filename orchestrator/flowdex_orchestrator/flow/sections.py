@@ -153,6 +153,9 @@ class Executor(Section):
     volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    canary: Milliseconds = Field(
+        default=10_000, description="Time between two looks at whether it still works, in ms; -1 for none."
+    )
     autoscale: Autoscale | None = Field(default=None, description="How many replicas: as many as the load needs.")
     kubernetes: ExecutorKubernetes = Field(
         default_factory=ExecutorKubernetes, description="Its pods, for `flowdex export`."
@@ -167,6 +170,11 @@ class Executor(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to load in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def canary_period(self) -> float | None:
+        """Seconds between two canaries, None for none."""
+        return _seconds(self.canary)
 
     def addresses(self) -> list[str]:
         """`host:port` of each replica that the file fixes an address of; empty where it names no port.
@@ -224,6 +232,9 @@ class FlowSettings(Section):
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
+    )
+    canary: Milliseconds = Field(
+        default=10_000, description="Time between two looks at whether an executor still works, in ms; -1 for none."
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")

@@ -31,7 +31,7 @@ from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable, error_fr
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.timeouts import within
 from flowdex_orchestrator.gateway.exchange import LARGEST_REQUEST, Exchange, Metadata, NotBegun
-from flowdex_orchestrator.load import load_method, mean_queue_ms, queue_ms
+from flowdex_orchestrator.load import facts, load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["Metadata", "Replica", "ReplicaPool"]
@@ -57,7 +57,7 @@ _LOAD_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _STABLE_SECONDS = 5.0
 _REMOVED = "was removed"
-_NOT_SERVING = "is not serving: it is starting or stopping"
+_NOT_SERVING = "is not serving: it is starting, stopping, or its canary failed (see /status)"
 # What gRPC says when a call never left: nothing can have run.
 _NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed", "name resolution")
 
@@ -126,6 +126,10 @@ class Replica:
             self._down(reason)
             self._task.cancel()
             self._task = asyncio.get_running_loop().create_task(self._keep_watching())
+
+    async def facts(self) -> dict[str, Any]:
+        """What it says of itself: versions, uptime, its canary; nothing where it does not say."""
+        return await facts(self._load, _LOAD_SECONDS)
 
     async def queue_ms(self) -> float | None:
         """Mean milliseconds that requests wait in it; None where it does not say."""

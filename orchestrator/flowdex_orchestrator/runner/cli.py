@@ -214,6 +214,9 @@ def ps(flow: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(process_table(rows))
+    for process in state.processes if state is not None else ():
+        if process.cause:
+            click.echo(f"{process.label}: {process.cause}")
 
 
 @click.command()

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
 from flowdex.timeouts import within
+from flowdex_orchestrator.health import REASON_KEY
 
 __all__ = ["GrpcProbe", "HttpProbe", "Probe"]
 
@@ -30,6 +31,11 @@ _CHECK = "/grpc.health.v1.Health/Check"
 class Probe(Protocol):
     """Asks one service whether it takes requests."""
 
+    @property
+    def reason(self) -> str:
+        """Why it takes none, where its last answer said so."""
+        ...
+
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether it said so within `timeout` seconds; never raises."""
         ...
@@ -45,6 +51,7 @@ class GrpcProbe:
     def __init__(self, host: str, port: int) -> None:
         self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._channel: grpc.aio.Channel | None = None
+        self.reason = ""
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered SERVING."""
@@ -57,8 +64,11 @@ class GrpcProbe:
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
+        call: Any = check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        self.reason = ""
         try:
-            reply = await check(health_pb2.HealthCheckRequest(), timeout=timeout)
+            reply = await call
+            self.reason = next((value for key, value in await call.trailing_metadata() if key == REASON_KEY), "")
         except grpc.aio.AioRpcError as error:
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
@@ -75,6 +85,7 @@ class HttpProbe:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self.reason = ""
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered 200."""
