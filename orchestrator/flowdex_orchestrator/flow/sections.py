@@ -18,6 +18,7 @@ from flowdex_orchestrator.flow import jina_keys
 from flowdex_orchestrator.flow.bert import Bert
 from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes
 from flowdex_orchestrator.flow.section import Section
+from flowdex_orchestrator.flow.tls import GatewayTls, Hops
 from flowdex_orchestrator.flow.values import (
     Environment,
     Flag,
@@ -82,6 +83,9 @@ class Gateway(Section):
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    serving_tls: GatewayTls | None = Field(
+        default=None, alias="tls", description="Encrypt what clients send: {certificate, key, client_ca}."
+    )
     bert: Bert = Field(default_factory=Bert, description="What clients of bert-as-service get.")
     kubernetes: GatewayKubernetes = Field(
         default_factory=GatewayKubernetes, description="Its pods, service and ingress, for `flowdex export`."
@@ -155,6 +159,9 @@ class Executor(Section):
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
     canary: Milliseconds = Field(
         default=10_000, description="Time between two looks at whether it still works, in ms; -1 for none."
+    )
+    tls: Hops = Field(
+        default=None, description="Encrypt what the gateway sends it: {certificate, key, ca}, where not as in `with`."
     )
     autoscale: Autoscale | None = Field(default=None, description="How many replicas: as many as the load needs.")
     kubernetes: ExecutorKubernetes = Field(
@@ -238,6 +245,9 @@ class FlowSettings(Section):
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")
+    tls: Hops = Field(
+        default=None, description="Encrypt what gateway and executors send each other: {certificate, key, ca}."
+    )
     cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")

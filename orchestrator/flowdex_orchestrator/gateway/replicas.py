@@ -32,6 +32,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.timeouts import within
 from flowdex_orchestrator.gateway.exchange import LARGEST_REQUEST, Exchange, Metadata, NotBegun
 from flowdex_orchestrator.load import facts, load_method, mean_queue_ms, queue_ms
+from flowdex_orchestrator.tls import PLAIN, Hop
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["Metadata", "Replica", "ReplicaPool"]
@@ -54,6 +55,7 @@ _CHANNEL_OPTIONS = (
 _WATCH_SECONDS = 30.0  # then it is opened again, which finds out about a connection that died in silence
 _ANSWER_SECONDS = 5.0  # for the first health answer, and for the endpoints
 _LOAD_SECONDS = 2.0
+_RETIRE_SECONDS = 60.0  # for calls on a connection that another has taken the place of
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _STABLE_SECONDS = 5.0
 _REMOVED = "was removed"
@@ -68,17 +70,21 @@ class Replica:
     Args:
         address: `host:port`, or any target that gRPC understands.
         on_change: Called when it becomes ready or stops being so.
+        hop: How to connect; where its certificate files change, a new connection takes the old one's place.
     """
 
     __slots__ = (
         "_channel",
         "_discover",
         "_exchange",
+        "_generation",
+        "_hop",
         "_load",
         "_on_change",
         "_pause",
         "_process",
         "_ready_since",
+        "_retired",
         "_task",
         "_watch",
         "address",
@@ -90,8 +96,9 @@ class Replica:
         "traits",
     )
 
-    def __init__(self, address: str, on_change: Callable[[Replica], None]) -> None:
+    def __init__(self, address: str, on_change: Callable[[Replica], None], hop: Hop = PLAIN) -> None:
         self.address = address
+        self._hop = hop
         self.ready = False
         self.in_flight = 0
         self.failure = "not reached yet"
@@ -100,7 +107,13 @@ class Replica:
         self._on_change = on_change
         self._pause = _FIRST_PAUSE
         self._ready_since = 0.0
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._retired: set[asyncio.Task[None]] = set()
+        self._connect(hop.generation, hop.channel(address, _CHANNEL_OPTIONS))
+        self._task = asyncio.get_running_loop().create_task(self._keep_watching())
+
+    def _connect(self, generation: int, channel: grpc.aio.Channel) -> None:
+        self._generation = generation
+        self._channel = channel
         # No serialisers: what goes in and comes out are the bytes of the messages.
         self._process: _Unary = self._channel.unary_unary(wire.PROCESS_SINGLE_DATA)
         self._exchange = Exchange(self._channel)
@@ -112,7 +125,31 @@ class Replica:
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
-        self._task = asyncio.get_running_loop().create_task(self._keep_watching())
+
+    async def _renew(self, generation: int) -> None:
+        """Connect anew, with new certificates, if the replica accepts them; calls on the old connection end there."""
+        renewed = self._hop.channel(self.address, _CHANNEL_OPTIONS)
+        try:
+            if self.ready:
+                await within(renewed.channel_ready(), _ANSWER_SECONDS)
+        except BaseException as error:
+            await renewed.close()
+            if not isinstance(error, asyncio.TimeoutError):
+                raise
+            logger.warning(
+                "%s does not accept the new certificates: the connection with the old ones stays", self.address
+            )
+            return
+        exchange, channel = self._exchange, self._channel
+        self._connect(generation, renewed)
+
+        async def retire() -> None:
+            await exchange.retire(_RETIRE_SECONDS)
+            await channel.close(_RETIRE_SECONDS)
+
+        task = asyncio.get_running_loop().create_task(retire())
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
 
     async def call(self, request: bytes, timeout: float | None, metadata: Metadata) -> bytes:
         """Make a call; the reply's bytes. Raises `grpc.aio.AioRpcError`."""
@@ -142,6 +179,9 @@ class Replica:
         await asyncio.gather(self._task, return_exceptions=True)
         await self._exchange.close()
         await self._channel.close()
+        for task in self._retired:
+            task.cancel()
+        await asyncio.gather(*self._retired, return_exceptions=True)
 
     def _up(self) -> None:
         if not self.ready:
@@ -162,6 +202,8 @@ class Replica:
             if not self.ready:
                 await asyncio.sleep(self._pause * random.uniform(0.8, 1.2))  # nosec B311 # spreads load, hides nothing
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            if (generation := self._hop.generation) != self._generation:
+                await self._renew(generation)
             try:
                 await self._watch_once()
                 self._down(self.failure or "its server ended the health watch")
@@ -203,6 +245,7 @@ class ReplicaPool:
         retries: How often a call that may have run is tried on another replica.
         wait: Seconds a call waits, in all, for a replica to be ready.
         on_change: Called when the pool becomes ready or stops being so, and when its endpoints have changed.
+        hop: How to connect.
     """
 
     def __init__(
@@ -214,6 +257,7 @@ class ReplicaPool:
         retries: int = 2,
         wait: float = 10.0,
         on_change: Callable[[], None] = lambda: None,
+        hop: Hop = PLAIN,
     ) -> None:
         self.name = name
         self.endpoints: frozenset[str] | None = None
@@ -223,6 +267,7 @@ class ReplicaPool:
         self._retries = retries
         self._wait = wait
         self._on_change = on_change
+        self._hop = hop
         self._available = asyncio.Event()
         self._replicas: list[Replica] = []
         for address in addresses:
@@ -248,10 +293,15 @@ class ReplicaPool:
         ready = [replica for replica in self._replicas if replica.ready]
         return mean_queue_ms(await asyncio.gather(*(replica.queue_ms() for replica in ready)))
 
-    def add(self, address: str) -> None:
-        """Add a replica; it takes calls as soon as it is serving. An address that is there already stays as it is."""
+    def add(self, address: str, *, name: str | None = None) -> None:
+        """Add a replica; it takes calls as soon as it is serving. An address that is there already stays as it is.
+
+        Args:
+            address: Where it is.
+            name: What its certificate is for, where that is not the address.
+        """
         if all(replica.address != address for replica in self._replicas):
-            self._replicas.append(Replica(address, self._changed))
+            self._replicas.append(Replica(address, self._changed, self._hop.named(name)))
 
     async def remove(self, address: str, *, drain: float = 30.0) -> None:
         """Take a replica out: no new calls at once, its connection closes when it is idle or `drain` seconds passed."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 
 __all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
@@ -49,6 +50,7 @@ class ExecutorTarget:
         retries: How often a call that may have run is tried again on another replica; negative for the default.
         floating: Whether it only listens: it is called, its reply is not waited for and not part of the answer.
         uses: The class it runs, for people to read.
+        certificates: What it is trusted by, and what is presented to it; None for no TLS.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ExecutorTarget:
     retries: int = -1
     floating: bool = False
     uses: str = ""
+    certificates: CertificateFiles | None = None
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from typing import Any, Protocol
 
 import grpc
 
+from flowdex.errors import FlowdexError
 from flowdex.timeouts import within
+from flowdex_orchestrator.control import ask
 from flowdex_orchestrator.health import REASON_KEY
+from flowdex_orchestrator.tls import PLAIN, Hop
 
-__all__ = ["GrpcProbe", "HttpProbe", "Probe"]
+__all__ = ["ControlProbe", "GrpcProbe", "HttpProbe", "Probe"]
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not meant for the next room
@@ -48,8 +51,10 @@ class Probe(Protocol):
 class GrpcProbe:
     """Asks grpc.health.v1; a server without that service counts as ready once it answers at all."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, hop: Hop = PLAIN) -> None:
         self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._hop = hop
+        self._generation = 0
         self._channel: grpc.aio.Channel | None = None
         self.reason = ""
 
@@ -57,8 +62,10 @@ class GrpcProbe:
         """Whether the service answered SERVING."""
         from grpc_health.v1 import health_pb2
 
+        if (generation := self._hop.generation) != self._generation:  # the certificates have been renewed
+            await self.close()
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            self._channel, self._generation = self._hop.channel(self._target, _OPTIONS), generation
         check = self._channel.unary_unary(
             _CHECK,
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -78,6 +85,29 @@ class GrpcProbe:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
+
+
+class ControlProbe:
+    """Asks a gateway over its control port: the one port that needs no certificate of the caller.
+
+    Args:
+        address: Of the control port.
+        token: Of the runner.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address, self._token = address, token
+        self.reason = ""
+
+    async def ready(self, timeout: float = 2.0) -> bool:
+        """Whether the gateway is ready."""
+        try:
+            return bool((await ask(self._address, self._token, "ready", {}, timeout=timeout))["ready"])
+        except FlowdexError:
+            return False
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
 
 
 class HttpProbe:

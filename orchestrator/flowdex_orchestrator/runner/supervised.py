@@ -25,6 +25,7 @@ from flowdex_orchestrator.runner.logs import cut
 from flowdex_orchestrator.runner.ports import is_free
 from flowdex_orchestrator.runner.process import ChildProcess, Launch
 from flowdex_orchestrator.runner.state import ProcessState, State
+from flowdex_orchestrator.tls import PLAIN, Hop
 
 __all__ = ["Policy", "ProcessPlan", "Supervised", "address_of"]
 
@@ -82,6 +83,7 @@ class ProcessPlan:
         timeout_ready: Seconds it may take to get ready.
         grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
         metrics_port: Where on loopback Prometheus reads its metrics; None for one that is not started here.
+        hop: How to connect to it.
     """
 
     name: str
@@ -93,6 +95,7 @@ class ProcessPlan:
     timeout_ready: float = math.inf
     grace: float = 35.0
     metrics_port: int | None = None
+    hop: Hop = PLAIN
 
     @property
     def address(self) -> str:
