@@ -186,6 +186,10 @@ class Router:
             head = frame.head()
             endpoint = head.header.exec_endpoint
             await self._check_contents(frame, head.parameters)
+            if head.header.HasField("status"):  # which is for replies: executors would send it back as their own
+                head.header.ClearField("status")
+                frame = frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
+                data = frame.join()
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
