@@ -219,11 +219,7 @@ class Router:
             ended = error
             raise
         finally:
-            self.in_flight -= 1
-            if begun or not isinstance(ended, Overloaded):
-                self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
-            else:
-                self.metrics.refuse(endpoint, ended)
+            self._ended(endpoint, started, ended, begun)
             del ended  # an error holds this frame, which must not hold it
 
     def admit_unread(
@@ -289,9 +285,16 @@ class Router:
             ended = error
             raise
         finally:
-            self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            self._ended(endpoint, started, ended, True)
             del ended  # an error holds this frame, which must not hold it
+
+    def _ended(self, endpoint: str, started: int, error: BaseException | None, begun: bool) -> None:
+        """Count a request that was let in; one that was refused before anything was done for it is no duration."""
+        self.in_flight -= 1
+        if begun or not isinstance(error, Overloaded):
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, error)
+        else:
+            self.metrics.refuse(endpoint, error)
 
     # ---- before ----
 
