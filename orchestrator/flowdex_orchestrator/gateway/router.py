@@ -35,6 +35,7 @@ from flowdex.errors import (
 from flowdex.merge import merge_documents
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
+from flowdex_orchestrator.access.guard import Grant, Guard
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
@@ -50,6 +51,7 @@ __all__ = ["Reply", "Router"]
 logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
+_REINDEX_MARK = b"reindex"  # the parameter of /index that makes it a step of reindexing
 _CACHED_PLANS = 1024
 _OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
@@ -114,13 +116,21 @@ class Router:
         topology: The flow's graph.
         pools: The replicas of each executor.
         settings: The gateway's limits.
+        guard: Who may call which endpoint; everybody any where None.
     """
 
-    def __init__(self, topology: Topology, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        pools: Mapping[str, ReplicaPool],
+        settings: GatewaySettings,
+        guard: Guard | None = None,
+    ) -> None:
         self.in_flight = 0
         self._topology = topology
         self._pools = pools
         self._settings = settings
+        self._guard = guard
         self._plans: dict[tuple[str, str], Plan] = {}
         self._floating: set[asyncio.Task[_Message]] = set()
         self.metrics = Metrics()
@@ -166,6 +176,7 @@ class Router:
         self._admit(data)
         self.in_flight += 1
         endpoint, status = "", _OK
+        grant: Grant | None = None
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -173,6 +184,8 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            if self._guard is not None:
+                grant = self._guard.enter(endpoint, writes_copies=_REINDEX_MARK in frame.parameters)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -200,6 +213,8 @@ class Router:
             raise
         finally:
             self.in_flight -= 1
+            if grant is not None:
+                grant.leave()
             self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
 
     async def handle_stream(
@@ -214,10 +229,13 @@ class Router:
         self._admit(data)
         self.in_flight += 1
         endpoint, status = "", _OK
+        grant: Grant | None = None
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            if self._guard is not None:
+                grant = self._guard.enter(endpoint)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
             if is_specific(head.parameters, self._pools):
@@ -229,6 +247,8 @@ class Router:
             raise
         finally:
             self.in_flight -= 1
+            if grant is not None:
+                grant.leave()
             self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
 
     # ---- before ----

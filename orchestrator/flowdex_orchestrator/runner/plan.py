@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.guard import FLOW_KEY_VARIABLE, keys_path
 from flowdex_orchestrator.control import RUNNER_VARIABLE, TOKEN_VARIABLE
 from flowdex_orchestrator.flow.model import Executor, Flow
 from flowdex_orchestrator.flow.overrides import Overrides
@@ -72,6 +73,7 @@ def make_plan(
         control_port=free.pop(),
         runner_port=free.pop(),
         token=secrets.token_urlsafe(32),
+        flow_key=secrets.token_urlsafe(32) if keys_path(flow) is not None else None,
     )
     executors = [plan for executor in flow.executors for plan in planner.executor(executor, free)]
     gateway, endpoints = planner.gateway_and_endpoints([(each.name, each.address) for each in executors])
@@ -91,6 +93,7 @@ class _Planner:
     control_port: int
     runner_port: int
     token: str
+    flow_key: str | None
 
     @property
     def gateway_control(self) -> str:
@@ -138,7 +141,7 @@ class _Planner:
             launch = self._launch(
                 f"{executor.name}-{number}",
                 ("executor", executor.name, *options, *given),
-                child_environment(executor.env, replicas=replicas, replica=number, url=self.url),
+                child_environment(executor.env, replicas=replicas, replica=number, url=self.url, key=self.flow_key),
             )
         timeout = executor.ready_timeout or math.inf
         return ProcessPlan(executor.name, number, reached, port, launch, partial(GrpcProbe, reached, port), timeout)
@@ -167,6 +170,8 @@ class _Planner:
         arguments = [_GATEWAY, "--host", host, "--control-port", f"{self.control_port}"]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]
+        if flow.gateway.insecure:
+            arguments.append("--insecure")
         for name, address in addresses:
             arguments += ["--address", f"{name}={address}"]
         env = {
@@ -174,6 +179,8 @@ class _Planner:
             TOKEN_VARIABLE: self.token,
             RUNNER_VARIABLE: f"{LOOPBACK}:{self.runner_port}",
         }
+        if self.flow_key is not None:
+            env[FLOW_KEY_VARIABLE] = self.flow_key
         launch = self._launch(_GATEWAY, arguments, env)
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"
