@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CHECKED := client executors orchestrator docker docs benchmarks examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint format docs proto clean
+.PHONY: help demo test guard lint format docs site proto clean
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -26,10 +27,15 @@ test: $(VENV)/installed-dev  ## Run all tests: two files at a time, then what mu
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
 	$(BIN)/python -m pytest -m alone
 
-lint: $(VENV)/installed-dev  ## Run ruff and mypy.
+guard: $(VENV)/installed-dev  ## Measure, and fail where something has become more than 25 % slower.
+	$(BIN)/python benchmarks/guard.py
+
+lint: $(VENV)/installed-dev  ## Run ruff, mypy and bandit.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# It warns of every line of an expression whose one finding is explained: shown only if there are findings.
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(CHECKED) 2>$(VENV)/bandit.log || { cat $(VENV)/bandit.log; exit 1; }
 
 format: $(VENV)/installed-dev  ## Format the code and mend what ruff can mend.
 	$(BIN)/ruff check --fix .
@@ -37,6 +43,9 @@ format: $(VENV)/installed-dev  ## Format the code and mend what ruff can mend.
 
 docs: $(VENV)/installed-dev  ## Write the generated files again: CLI reference, OpenAPI document, JSON Schema.
 	$(BIN)/python docs/generate.py
+
+site: $(VENV)/installed-dev  ## Build the documentation into .site/, and fail on a warning.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 proto: $(VENV)/installed-dev  ## Generate the protobuf code again (with protoc 25, whose code runs on protobuf 4.25 to 7).
 	$(PYTHON) -m venv $(VENV)/protoc

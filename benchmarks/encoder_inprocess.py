@@ -103,7 +103,7 @@ def by_team(backend: Backend, threads: int, size: int | None) -> Callable[[Seque
 def some_sequences(count: int, model: str | None) -> list[TokenSequence]:
     files = read_model(model)
     found = list(islice(documents(Path(sysconfig.get_path("stdlib"))), 20 * count))
-    texts = [document["text"] for document in random.Random(0).sample(found, min(count, len(found)))]
+    texts = [document["text"] for document in random.Random(0).sample(found, min(count, len(found)))]  # nosec B311 # the same texts every time
     return TextTokenizer(files).tokenise(texts, TokeniseOptions(max_tokens=files.max_tokens))
 
 

@@ -1,6 +1,6 @@
 """flowdex and other servers of embeddings, in one run: one command installs them, measures, writes table and plot.
 
-    python benchmarks/peers/run.py [--systems mosec,"flowdex, onnx"] [--rounds 3] [--texts 500] [--output FOLDER]
+    python benchmarks/peers/run.py [--systems "mosec;flowdex, onnx"] [--rounds 3] [--texts 500] [--output FOLDER]
 
     each system --installed in its own environment, once
     round by round, one after the other: started -> ready -> http_load.py -> stopped
@@ -83,7 +83,7 @@ class Running:
         while True:
             try:
                 request = urllib.request.Request(self.url, PROBE, headers)
-                with urllib.request.urlopen(request, timeout=10):
+                with urllib.request.urlopen(request, timeout=10):  # nosec B310 # of the server started above
                     return
             except (urllib.error.URLError, OSError) as error:
                 refused = isinstance(error, urllib.error.HTTPError) and error.code in (400, 404, 415, 422)

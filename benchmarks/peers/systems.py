@@ -196,6 +196,7 @@ SYSTEMS = (
     System("infinity, torch", _infinity("torch", "model", "--no-bettertransformer"), INFINITY, "/embeddings"),
     # Without --pooling-method it takes the first token's vector, in silence.
     System("infinity, onnx", _infinity("optimum", "model_onnx", "--pooling-method", "mean"), INFINITY, "/embeddings"),
+    System("flowdex", _flowdex("auto"), backend="auto"),
     System("flowdex, packed", _flowdex("packed"), backend="packed"),
     System("flowdex, onnx", _flowdex("onnx"), backend="onnx"),
     System("flowdex, ctranslate2", _flowdex("ctranslate2"), backend="ctranslate2"),

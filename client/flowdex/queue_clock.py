@@ -59,6 +59,13 @@ class QueueClock:
         """Requests that wait now."""
         return len(self._waiting)
 
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the request that has waited longest has been waiting; 0 where none waits."""
+        with self._lock:
+            entered = next(iter(self._waiting.values()), None)
+            return 0.0 if entered is None else self._clock() - entered
+
     def mean_ms(self) -> float:
         """Mean milliseconds of waiting: until their begin for those begun within the window, until now for others."""
         with self._lock:

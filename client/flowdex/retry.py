@@ -62,7 +62,7 @@ class RetryPolicy:
     def delay(self, attempt: int, error: FlowdexError) -> float:
         """Seconds to wait after attempt number `attempt` (from 0): half fixed, half random; no less than asked for."""
         pause = min(self.longest, self.first * 2.0**attempt)
-        return max(pause * random.uniform(0.5, 1.0), (error.retry_after or 0.0) * random.uniform(1.0, 1.1))
+        return max(pause * random.uniform(0.5, 1.0), (error.retry_after or 0.0) * random.uniform(1.0, 1.1))  # nosec B311 # spreads load, hides nothing
 
 
 async def with_retries(

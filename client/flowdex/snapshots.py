@@ -80,9 +80,10 @@ async def save_snapshot(post: Post, path: Path, progress: Callable[[int, int], N
                 digest.update(pieces[0])
                 done += len(pieces[0])
                 progress(done, size)
+            await asyncio.to_thread(os.fsync, _flushed(file))
         if (done, digest.hexdigest()) != (size, taken["sha256"]):
             raise InternalError(f"the snapshot did not arrive as it was sent ({done} of {size} bytes); take another")
-        await asyncio.to_thread(staging.replace, path)
+        await asyncio.to_thread(staging.replace, path)  # on disk and whole, so whatever bears the name is a snapshot
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error}") from None
     finally:
@@ -118,6 +119,12 @@ async def load_snapshot(post: Post, path: Path, progress: Callable[[int, int], N
         raise InvalidInput(f"{path} cannot be read: {error}") from None
     told = await _told(post, "/restore", None, {"name": name, "sha256": digest.hexdigest()})
     return RestoreResult(int(told["documents"]), int(told["passages"]))
+
+
+def _flushed(file: Any) -> int:
+    """The descriptor of a file, once what Python holds back of it is written."""
+    file.flush()
+    return int(file.fileno())
 
 
 def _opened(path: Path, mode: str) -> Any:

@@ -28,7 +28,7 @@ from flowdex.errors import (
 
 __all__ = ["RUNNER_VARIABLE", "TOKEN_VARIABLE", "ControlServer", "Method", "ask"]
 
-TOKEN_VARIABLE = "FLOWDEX_CONTROL_TOKEN"
+TOKEN_VARIABLE = "FLOWDEX_CONTROL_TOKEN"  # nosec B105 # a name
 """Environment variable in which a runner hands its token to the gateway."""
 RUNNER_VARIABLE = "FLOWDEX_RUNNER"
 """Environment variable in which a runner tells the gateway its own address."""
@@ -39,7 +39,7 @@ Method = Callable[[Body], Awaitable[Body]]
 _log = logging.getLogger(__name__)
 _HOST = "127.0.0.1"
 _SERVICE = "flowdex.v1.Control"
-_TOKEN_KEY = "flowdex-token"
+_TOKEN_KEY = "flowdex-token"  # nosec B105 # a name
 _ERROR_KEY = "flowdex-error"
 _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 

@@ -113,11 +113,3 @@ def test_every_command_of_the_page_works(page: Path, scratch: Path) -> None:
         else:
             (scratch / "block.py").write_text(on_free_ports(text), encoding="utf-8")
             check("python block.py", scratch)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", prose):
-        if not re.match(r"[a-z]+:", target):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}, which does not exist"

@@ -33,7 +33,7 @@ async def test_status(default_flow: RunningFlow) -> None:
         after = await encoder_status(client)
     expected = {"model": "all-MiniLM-L6-v2", "dimensions": 384, "max_tokens": 256, "normalize": True}
     assert {key: after[key] for key in expected} == expected
-    assert (after["pooling"], after["backend"], after["queue"]) == (["mean"], "packed", 0)
+    assert (after["pooling"], after["backend"], after["queue"]) == (["mean"], "packed and onnx", 0)
     assert after["documents_encoded"] == before["documents_encoded"] + 2  # type: ignore[operator]
 
 

@@ -13,9 +13,9 @@ import yaml
 from gateway_fakes import FakeExecutor, Flow, eventually, failing, serving, sleeping, waiting
 
 from flowdex.errors import Conflict
-from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.load import mean_queue_ms
+from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE
 from flowdex_orchestrator.runner.replica import replica_queue_ms
 
 parser = pytest.importorskip("prometheus_client.parser")

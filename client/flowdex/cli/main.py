@@ -48,6 +48,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "reindex": ("flowdex.cli.reindex:reindex", "Embed all documents anew, with another encoder."),
         "snapshot": ("flowdex.cli.snapshots:snapshot", "Save all that is indexed to one file."),
         "restore": ("flowdex.cli.snapshots:restore", "Put a snapshot in the place of what is indexed."),
+        "inspect": (
+            "flowdex_executors.indexer.inspect_cli:inspect",
+            "Say what a snapshot or an index is; check it.",
+        ),
         "status": ("flowdex.cli.manage:status", "Show the flow's executors, models and counts."),
     },
     "Measure flows": {

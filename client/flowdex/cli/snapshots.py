@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -11,36 +12,78 @@ from flowdex.cli.common import connect, connection_options, json_option, print_j
 
 __all__ = ["restore", "snapshot"]
 
+_DATED = re.compile(r"flowdex-\d{8}-\d{6}\.snapshot")
+
 
 @click.command()
 @click.option(
     "--output",
     "-o",
     "output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to save it.  [default: flowdex-DATE-TIME.snapshot]",
+    help="File to save it to, or a folder for flowdex-DATE-TIME.snapshot.  [default: the working folder]",
+)
+@click.option(
+    "--keep",
+    metavar="N",
+    type=click.IntRange(1),
+    help="With a folder: once it is saved, leave the N newest flowdex-DATE-TIME.snapshot, and remove older ones.",
 )
 @json_option
 @connection_options
 @click.pass_context
-def snapshot(ctx: click.Context, *, output: Path | None, as_json: bool, url: str | None, timeout: float | None) -> None:
+def snapshot(
+    ctx: click.Context,
+    *,
+    output: Path | None,
+    keep: int | None,
+    as_json: bool,
+    url: str | None,
+    timeout: float | None,
+) -> None:
     """Save all that is indexed to one file, while the flow runs.
+
+    The file appears under its name when all of it has arrived, its sum agrees and it is on the disk.
 
     \b
     Example:
       flowdex snapshot -o monday.snapshot
-      flowdex restore monday.snapshot
+      flowdex snapshot -o backups/ --keep 7
+      flowdex inspect monday.snapshot
     """  # noqa: D301 - click's mark for lines to keep
-    path = output or Path(f"flowdex-{datetime.now().astimezone():%Y%m%d-%H%M%S}.snapshot")
+    folder = Path() if output is None else output if output.is_dir() else None
+    if keep is not None and folder is None:
+        raise click.UsageError(f"--keep needs a folder that is there, and {output} is none")
+    path = output if folder is None else folder / f"flowdex-{datetime.now().astimezone():%Y%m%d-%H%M%S}.snapshot"
+    assert path is not None
     from flowdex.progress import Bar
 
     with connect(ctx, url) as client, Bar("fetching", unit="bytes") as bar:
         result = client.snapshot(path, progress=bar.show, timeout=timeout)
+    removed = _remove_old(path.parent, keep) if keep is not None else []
     if as_json:
-        print_json({"path": str(result.path), "size": result.size, "sha256": result.sha256})
+        print_json(
+            {
+                "path": str(result.path),
+                "size": result.size,
+                "sha256": result.sha256,
+                "removed": [str(each) for each in removed],
+            }
+        )
     else:
         click.echo(f"Saved {result.path} ({result.size / 1e6:.1f} MB).")
+        for each in removed:
+            click.echo(f"Removed {each}.")
+
+
+def _remove_old(folder: Path, keep: int) -> list[Path]:
+    """Remove all but the newest snapshots that were named by their date; what was removed."""
+    dated = sorted(path for path in folder.iterdir() if _DATED.fullmatch(path.name))
+    old = dated[:-keep]
+    for path in old:
+        path.unlink(missing_ok=True)
+    return old
 
 
 @click.command()

@@ -193,7 +193,7 @@ class HttpTransport:
             verify: ssl.SSLContext | bool = True
             if self._target.secure and self._target.root_certificates:
                 verify = _trusting(self._target.root_certificates)
-            self._client = httpx.AsyncClient(
+            self._client = httpx.AsyncClient(  # nosec B113 # `_request` bounds it
                 base_url=str(self._target),
                 headers=dict(self._target.headers),
                 verify=verify,

@@ -17,10 +17,10 @@ import os
 import sys
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from jina import Executor, requests
@@ -28,6 +28,8 @@ from pydantic import ValidationError
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError, InvalidInput
+from flowdex.priority import asked
+from flowdex.queue_clock import QueueClock
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.memory import keep_freed_memory
@@ -42,6 +44,9 @@ from flowdex_executors.encoder.targets import Targets, find_targets
 from flowdex_executors.failures import mark, unmarked
 from flowdex_executors.parameters import parse_parameters, remember
 from flowdex_executors.schema import DocumentColumns
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
@@ -192,6 +197,26 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     def queue_ms(self) -> float:
         """Mean milliseconds that requests of the last seconds have waited for a compute thread; for autoscaling."""
         return self._batcher.queue.mean_ms() if self._batcher else 0.0
+
+    @property
+    def queue_clock(self) -> QueueClock | None:
+        """Times how long requests wait for a compute thread; None before the first."""
+        return self._batcher.queue if self._batcher else None
+
+    def metrics(self) -> "Iterator[Metric]":
+        """What Prometheus reads beside what it reads of every executor."""
+        from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
+
+        from flowdex_executors.encoder.batch_metrics import batch_metrics
+
+        about = {"fingerprint": fingerprint_id(self.fingerprint(self.defaults)), **self.about()}
+        named = ("model", "backend", "device", "compute_dtype", "fingerprint", "dimensions")
+        yield InfoMetricFamily(
+            "flowdex_encoder", "The model.", {key: str(about[key]) for key in named if about.get(key) is not None}
+        )
+        yield CounterMetricFamily("flowdex_encoder_texts_total", "Texts that were encoded.", self._encoded)
+        if self._batcher is not None:
+            yield from batch_metrics(self._batcher)
 
     def warm_up(self) -> None:
         """Run real forward passes, a short and a long one in each thread, so that no caller pays for the first."""
@@ -346,7 +371,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
                     use_cores=self.use_cores,
                     is_exhaustion=_is_exhaustion,
                 )
-        return self._batcher.submit(sequences)
+        return self._batcher.submit(sequences, asked())
 
     def run_batch(self, batch: list[Any]) -> Sequence[Any]:
         """Compute a batch, sorted by length: a model that pads pads least."""

@@ -8,7 +8,8 @@
 What is queued is sequences, not requests, and there are no timers: a compute thread that is free takes, at once, up to
 its token budget of what is there, and what arrives while all are busy makes the next batch. Three rules give the order:
 
-- A request of few tokens is *interactive* and goes ahead of bulk; every fifth batch is bulk's all the same.
+- A request of few tokens is *interactive* and goes ahead of bulk; every fifth batch is bulk's all the same. What a
+  request says of its priority counts more, but nothing larger than a batch is interactive.
 - Within each of the two, a request is due at `tokens computed before it came + its own tokens`: equal requests are
   served in order of arrival, a small one passes a large one, and none waits for ever.
 - Within a request, long sequences come first, so that a batch holds sequences of like length and pads little.
@@ -28,18 +29,23 @@ import itertools
 import logging
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from flowdex.errors import Unavailable
+from flowdex.priority import Priority
 from flowdex.queue_clock import QueueClock
 
-__all__ = ["Batcher", "Pending", "SequenceFailed"]
+__all__ = ["BatchCounts", "Batcher", "Pending", "SequenceFailed"]
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+BATCH_SIZES = tuple(2**power for power in range(10))
+"""Upper bounds of the histogram of batches, in sequences."""
 
 _BULK_SHARE = 5
 _INTERACTIVE_PART = 4  # a request of at most a quarter of a batch is interactive
@@ -115,6 +121,25 @@ class _Request(Generic[S, R]):
 _Item = tuple["_Request[S, R]", int]
 
 
+@dataclass
+class BatchCounts:
+    """What a batcher has done since its start.
+
+    Attributes:
+        sizes: How many batches had 1 sequence, 2, up to 4, up to 8, ...; the last: more than all.
+        sequences: In all batches.
+        tokens: In all batches, without padding.
+        seconds: That compute threads worked, each of them counted.
+        failed: Sequences that could not be computed.
+    """
+
+    sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_SIZES) + 1))
+    sequences: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    failed: int = 0
+
+
 class Batcher(Generic[S, R]):
     """Runs sequences in batches on compute threads.
 
@@ -131,6 +156,7 @@ class Batcher(Generic[S, R]):
 
     Attributes:
         queue: Times how long requests wait for their first batch.
+        counts: What has been done, for metrics.
     """
 
     def __init__(
@@ -153,6 +179,7 @@ class Batcher(Generic[S, R]):
         self._team = 1 if use_cores is None else min(threads, _LARGEST_TEAM)
         self._is_exhaustion = is_exhaustion
         self.queue = QueueClock()
+        self.counts = BatchCounts()
         self._changed = threading.Condition()
         self._interactive: list[_Request[S, R]] = []
         self._bulk: list[_Request[S, R]] = []
@@ -169,8 +196,12 @@ class Batcher(Generic[S, R]):
         for thread in self._threads:
             thread.start()
 
-    def submit(self, sequences: Sequence[S]) -> Pending[R]:
+    def submit(self, sequences: Sequence[S], priority: Priority | None = None) -> Pending[R]:
         """Queue the sequences of one request.
+
+        Args:
+            sequences: What to compute.
+            priority: What the request says of its priority; by its tokens if it says nothing.
 
         Returns:
             A future of their results. It raises `SequenceFailed` when one of them cannot be computed, and `Unavailable`
@@ -197,7 +228,7 @@ class Batcher(Generic[S, R]):
                 ticket=self.queue.enter(),
                 unfinished=len(sequences),
             )
-            heapq.heappush(self._interactive if total * _INTERACTIVE_PART <= self._budget else self._bulk, request)
+            heapq.heappush(self._interactive if self._is_interactive(total, priority) else self._bulk, request)
             self._waiting += len(sequences)
             self._waiting_cost += total
             self._changed.notify_all()
@@ -207,6 +238,11 @@ class Batcher(Generic[S, R]):
     def budget(self) -> int:
         """Tokens of a batch: what was asked for, or less where there was no memory for that."""
         return self._budget
+
+    @property
+    def threads(self) -> int:
+        """Compute threads."""
+        return len(self._threads)
 
     @property
     def waiting(self) -> int:
@@ -228,6 +264,11 @@ class Batcher(Generic[S, R]):
         for thread in self._threads:
             thread.join(timeout)
 
+    def _is_interactive(self, tokens: int, priority: Priority | None) -> bool:
+        if priority is None:
+            return tokens * _INTERACTIVE_PART <= self._budget
+        return priority == "interactive" and tokens <= self._budget
+
     # ---- in the compute threads ----
 
     def _work(self) -> None:
@@ -246,7 +287,10 @@ class Batcher(Generic[S, R]):
             if self._use_cores is not None and wanted != cores:
                 self._use_cores(wanted)
                 cores = wanted
+            began = time.monotonic()
             self._compute(batch)
+            with self._changed:
+                self.counts.seconds += time.monotonic() - began
 
     def _take(self) -> list[_Item[S, R]]:
         """The next batch; empty when there is nothing to do. Needs the lock."""
@@ -254,6 +298,9 @@ class Batcher(Generic[S, R]):
             batch = self._take_from(lane)
             if batch:
                 self._since_bulk = 0 if lane is self._bulk else self._since_bulk + 1
+                self.counts.sizes[bisect_left(BATCH_SIZES, len(batch))] += 1
+                self.counts.sequences += len(batch)
+                self.counts.tokens += sum(map(_cost, batch))
                 return batch
         return []
 
@@ -339,6 +386,8 @@ class Batcher(Generic[S, R]):
         except Exception as error:  # whatever a model raises: its request gets it, and its neighbours do not
             if len(batch) == 1:
                 request, index = batch[0]
+                with self._changed:
+                    self.counts.failed += 1
                 _log.error("a sequence of %d tokens cannot be computed", request.costs[index], exc_info=error)
                 failure = SequenceFailed(index)
                 failure.__cause__ = error

@@ -1,6 +1,6 @@
 """BertEncoder: BERT and every other transformer encoder, from a folder or the hub.
 
-    text -> the model's tokenizer -> packed BERT, or transformers' AutoModel -> pooling -> L2 norm
+    text -> the model's tokenizer -> a backend's forward pass -> pooling -> L2 norm
 
 Pooling and normalisation are what the model's own sentence-transformers files say.
 """
@@ -14,8 +14,10 @@ from flowdex_executors.encoder.backend import COMPUTE_DTYPES, Backend, choose_de
 from flowdex_executors.encoder.base import available_cores, check_options
 from flowdex_executors.encoder.ctranslate2_backend import CTranslate2Backend
 from flowdex_executors.encoder.fingerprint import digest_files
+from flowdex_executors.encoder.mixed_bert import MixedBert
 from flowdex_executors.encoder.model_files import ModelFiles, NotDownloaded, read_model
 from flowdex_executors.encoder.onnx_backend import load_onnx
+from flowdex_executors.encoder.onnx_runtime import onnx_installed
 from flowdex_executors.encoder.packed_bert import PackedBert
 from flowdex_executors.encoder.token_encoder import TokenEncoder
 from flowdex_executors.encoder.tokenising import TextTokenizer
@@ -35,8 +37,9 @@ class BertEncoder(TokenEncoder):
         max_length: Longest sequence in tokens, special tokens included; None for the model's own limit.
         pooling: None for the model's own; else see `EncodeParameters`, as for all that a request may choose.
         normalize: Whether to scale vectors to length 1; None for the model's own.
-        backend: "packed" (no padding; BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT), "transformers" (any), "auto" for
-            the better of these, "onnx" (ONNX Runtime: soonest for one short text) or "ctranslate2" (last layer only).
+        backend: "packed" (no padding; BERT, RoBERTa, XLM-R, CamemBERT, DistilBERT), "onnx" (ONNX Runtime: soonest for
+            short texts), "transformers" (any model), "ctranslate2" (last layer only), or "auto": packed, with short
+            batches on ONNX Runtime where that is installed and computes on the CPU, else transformers.
         quantization: "int8" computes matrix products in 8 bits, with the backends "onnx" and "ctranslate2" on the CPU:
             faster, but the vectors are not the model's own and must not meet them in one index.
         prompts: Texts that go before the text, by name, beside the model's own; see `TokenEncoder`.
@@ -232,6 +235,8 @@ def _load(
         return load_onnx(files, device, int8=quantization is not None)
     if backend == "ctranslate2":
         return CTranslate2Backend(files, device, threads=threads or available_cores(), int8=quantization is not None)
-    if backend != "transformers" and PackedBert.supports(files):
-        return PackedBert(files, device, compute_dtype)
-    return TransformersBackend(files, device, compute_dtype)
+    if backend == "transformers" or not PackedBert.supports(files):
+        return TransformersBackend(files, device, compute_dtype)
+    if backend == "auto" and device == "cpu" and compute_dtype == "float32" and onnx_installed():
+        return MixedBert(files)
+    return PackedBert(files, device, compute_dtype)

@@ -51,7 +51,7 @@ _DECODERS = (
 
 # sentence-transformers names its pooling modes by flags; concatenated in this order where several are set.
 _POOLING_FLAGS = {
-    "pooling_mode_cls_token": "cls",
+    "pooling_mode_cls_token": "cls",  # nosec B105 # a kind of pooling
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
@@ -180,7 +180,7 @@ def _from_hub(model: str, *, download: bool, onnx: bool) -> Path:
 
     def fetch(files: list[str], ignored: list[str] | None = None) -> Path:
         return Path(
-            snapshot_download(model, allow_patterns=files, ignore_patterns=ignored, local_files_only=not download)
+            snapshot_download(model, allow_patterns=files, ignore_patterns=ignored, local_files_only=not download)  # nosec B615 # the index keeps the weights' fingerprint
         )
 
     try:

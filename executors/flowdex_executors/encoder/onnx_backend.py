@@ -22,6 +22,7 @@ from flowdex_executors.encoder.packed_bert import PackedBert, read_bert
 
 if TYPE_CHECKING:
     from flowdex_executors.encoder.model_files import ModelFiles
+    from flowdex_executors.encoder.packed_bert import BertWeights
     from flowdex_executors.encoder.tokenising import TokenSequence
 
 __all__ = ["OnnxBert", "load_onnx"]
@@ -36,6 +37,7 @@ class OnnxBert:
         files: The model's folder; `PackedBert.supports` must hold.
         device: "cpu", "cuda" or "cuda:N".
         int8: Whether to compute matrix products in 8 bits.
+        weights: The model's, where they are in memory already; on the CPU, as float32.
 
     Attributes:
         lossy: Whether vectors differ from the model's own by more than float noise.
@@ -46,15 +48,17 @@ class OnnxBert:
 
     padded = False
 
-    def __init__(self, files: ModelFiles, device: str = "cpu", *, int8: bool = False) -> None:
+    def __init__(
+        self, files: ModelFiles, device: str = "cpu", *, int8: bool = False, weights: BertWeights | None = None
+    ) -> None:
         if int8 and device != "cpu":
             raise ConfigurationError("quantization int8 is for the CPU; leave it out, or set device: cpu")
         require_onnxruntime()
-        model = read_bert(files)
-        graph, weights = bert_graph(model, int8=int8)
+        model = weights or read_bert(files)
+        graph, arrays = bert_graph(model, int8=int8)
         # The sessions look at the arrays where they lie.
-        self._graph, self._device, self._weights = graph, device, weights
-        self._sessions = {1: start_session(graph, device, weights)}
+        self._graph, self._device, self._weights = graph, device, arrays
+        self._sessions = {1: start_session(graph, device, arrays)}
         self._starting = threading.Lock()
         self._chosen = threading.local()
         self._has_types = model.second_type is not None

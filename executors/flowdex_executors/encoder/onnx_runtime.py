@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,14 @@ from flowdex.errors import ConfigurationError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["require_onnxruntime", "start_session"]
+__all__ = ["onnx_installed", "require_onnxruntime", "start_session"]
 
 _ERRORS_ONLY = 3
+
+
+def onnx_installed() -> bool:
+    """Whether what the extra `onnx` installs is there."""
+    return all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
 
 
 def require_onnxruntime() -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
-from pickle import UnpicklingError
+from pickle import UnpicklingError  # nosec B403 # the error alone
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
@@ -44,7 +44,7 @@ class TransformersBackend:
         if files.config.get("is_encoder_decoder"):
             raise ConfigurationError(f"model {files.name!r} is an encoder-decoder; name an encoder")
         try:
-            model, loading = AutoModel.from_pretrained(
+            model, loading = AutoModel.from_pretrained(  # nosec B615 # a local folder
                 str(files.path), local_files_only=True, dtype=dtype, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError, SafetensorError) as error:

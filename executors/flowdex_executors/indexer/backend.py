@@ -255,7 +255,7 @@ class Backend:
                 return await operation(self.client)
             except (FlowdexError, *_BACKEND_ERRORS) as caught:
                 error = translate(caught, self._uri)
-                pause = max(random.uniform(_LEAST_PAUSE, longest), error.retry_after or 0.0)
+                pause = max(random.uniform(_LEAST_PAUSE, longest), error.retry_after or 0.0)  # nosec B311 # spreads load, hides nothing
                 if not isinstance(error, (Unavailable, Overloaded)) or time.monotonic() + pause > deadline:
                     raise error from caught
                 logger.warning("%s; trying again in %.1f s", error, pause)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
+from flowdex_executors.indexer.files import copy_tree, sync_tree
 from flowdex_executors.indexer.layout import Manifest, disk_error, new_data_name
-from flowdex_executors.indexer.packing import copy_tree
 from flowdex_executors.indexer.shards import Shards
 from flowdex_executors.indexer.snapshots import read_snapshot, write_snapshot
 
@@ -90,6 +90,7 @@ async def restore_backup(
     try:
         manifest = replace(await asyncio.to_thread(read_snapshot, path, staging, check), data=name)
         await _check_opens(shards, collection, manifest)
+        await asyncio.to_thread(sync_tree, staging)  # the old data go next: the new ones must outlive the machine
         return await asyncio.to_thread(shards.folder.put, collection, manifest)
     except BaseException as error:
         rejected = Manifest(shards.count, name, {}, {})

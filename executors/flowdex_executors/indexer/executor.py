@@ -14,7 +14,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from flowdex_executors.indexer.edge import AsyncEdgeClient
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.generations import Generations
 from flowdex_executors.indexer.layout import read_manifest
+from flowdex_executors.indexer.metrics import disk_metrics, size_metrics
 from flowdex_executors.indexer.payload import DENSE
 from flowdex_executors.indexer.points import Passages, check_finite, make_points, read_documents, tag_fields
 from flowdex_executors.indexer.reindexing import (
@@ -58,6 +59,9 @@ from flowdex_executors.indexer.stored import (
 from flowdex_executors.indexer.transfer import PieceParameters, RestoreParameters, SnapshotParameters, Snapshots
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 __all__ = ["QdrantIndexer"]
 
@@ -535,6 +539,15 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             **({"reindex": self._generations.stage} if self._generations.stage != "idle" else {}),
             **({"differences": self._collection.differences} if self._collection.differences else {}),
         }
+
+    async def metrics(self) -> "list[Metric]":
+        """What Prometheus reads beside what it reads of every executor: how large the index is."""
+        found = list(size_metrics(*await self._collection.count()))
+        if isinstance(self._settings.location, EdgeLocation):
+            found += await asyncio.to_thread(
+                lambda folder: list(disk_metrics(folder)), self._settings.location.directory
+            )
+        return found
 
     async def _embedded(self) -> dict[str, Any]:
         """The state of an embedded index on disk; nothing for a server."""

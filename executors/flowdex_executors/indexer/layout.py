@@ -1,13 +1,15 @@
 """The folder of an embedded index: its lock, and which folders make up a collection.
 
     DIR/.lock                          held as long as any process works on the folder
+    DIR/format.json                    format of the folder as a whole, so also of aliases.json and .transfers
     DIR/NAME/collection.json           format, shards, vectors, and the name of the data folder
     DIR/NAME/data-ID/0/shard/          the engine's files of shard 0, one folder a shard
     DIR/NAME/data-ID/0/redo            the update that is being written, see `shard.py`
 
 `collection.json` is written last and replaced in one step. So a collection exists when that file does, and another
 data folder (a new collection, a restored one) takes the place of the old one at once. Data folders that it does not
-name are left over from an interrupted step, and are removed on start.
+name are left over from an interrupted step, and are removed on start. A collection of an older format is left alone
+here, and named in `outdated`: `migration.py` makes one of the present format of it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError, Conflict, Unavailable
+from flowdex.formats import flowdex_version, refuse_newer
+from flowdex_executors.indexer.files import sync_directory, write_atomically
 
 __all__ = [
+    "FLAT",
     "FORMAT",
     "IndexFolder",
     "Manifest",
@@ -33,13 +38,18 @@ __all__ = [
     "disk_error",
     "new_data_name",
     "read_manifest",
-    "write_atomically",
+    "read_mark",
+    "remove_flat",
 ]
 
 FORMAT = 1
-"""Of the folder and of snapshots; another one is refused."""
+"""Of the folder and of snapshots. An older one is migrated (`migration.py`), a newer one is refused."""
+FLAT = "shard"
+"""Where a collection of format 0 has its one shard, with its redo file beside it."""
 _LOCK_SECONDS = 5.0
 _MANIFEST = "collection.json"
+_MARK = "format.json"
+_REMEDY = "or restore a snapshot that this version made into another folder (uses_with.uri of the indexer)"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -62,8 +72,8 @@ class Manifest:
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
-        """As it is written."""
-        return asdict(self)
+        """As it is written, with the version that writes it."""
+        return {**asdict(self), "flowdex": flowdex_version()}
 
     @classmethod
     def from_json(cls, data: Any, place: str) -> Manifest:
@@ -74,14 +84,10 @@ class Manifest:
             place: Its name in the message of an error.
 
         Raises:
-            ConfigurationError: It is of another format, or is none.
+            ConfigurationError: It is of a newer format, or is none.
         """
         try:
-            if data["format"] != FORMAT:
-                raise ConfigurationError(
-                    f"{place} is of format {data['format']}, and this version of flowdex reads format {FORMAT}; use "
-                    "the version that wrote it, or index the documents again into another folder"
-                )
+            refuse_newer(place, data["format"], FORMAT, written_by=data.get("flowdex"), remedy=_REMEDY)
             return cls(int(data["shards"]), str(data["data"]), dict(data["dense"]), dict(data["sparse"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, ConfigurationError):
@@ -111,26 +117,6 @@ def disk_error(error: OSError, place: Path) -> Unavailable:
     return Unavailable(f"the index folder {place} cannot be used: {error}")
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a folder survive the loss of power."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there as a whole or, whatever happens, as it was before."""
-    staging = path.with_name(path.name + ".new")
-    with staging.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    staging.rename(path)
-    sync_directory(path.parent)
-
-
 class IndexFolder:
     """The folder, locked for this process and those to which it hands `lock`.
 
@@ -139,10 +125,12 @@ class IndexFolder:
 
     Attributes:
         lock: Descriptor of the lock. A process that inherits it holds the lock, too, until it ends.
+        outdated: Names of collections of an older format.
 
     Raises:
         Conflict: Another process holds the lock.
         Unavailable: The folder cannot be used.
+        ConfigurationError: It is of a newer format.
     """
 
     def __init__(self, path: Path) -> None:
@@ -153,7 +141,9 @@ class IndexFolder:
         except OSError as error:
             raise disk_error(error, path) from None
         self._manifests: dict[str, Manifest] = {}
+        self.outdated: list[str] = []
         try:
+            self._mark()
             self._clean()
         except BaseException:
             self.close()
@@ -183,17 +173,27 @@ class IndexFolder:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         return descriptor
 
+    def _mark(self) -> None:
+        """Refuse a newer folder; write down whose format this one is."""
+        found = read_mark(self.path)
+        mark = {"format": FORMAT, "flowdex": flowdex_version()}
+        if found != mark:
+            try:
+                write_atomically(self.path / _MARK, json.dumps(mark).encode())
+            except OSError as error:
+                raise disk_error(error, self.path) from None
+
     def _clean(self) -> None:
-        """Remove what interrupted steps left behind."""
+        """Remove what interrupted steps left behind; find what is of an older format."""
         for collection in self.path.iterdir():
             if not collection.is_dir() or collection.name.startswith("."):
                 continue
-            if (collection / "shard").is_dir():
-                raise ConfigurationError(
-                    f"{collection} was written by an older version of flowdex; index the documents again into another "
-                    "folder (uses_with.uri of the indexer)"
-                )
             manifest = self.get(collection.name)
+            if (collection / FLAT).is_dir():
+                if manifest is None:
+                    self.outdated.append(collection.name)
+                else:  # it has been migrated, and what it was made of is left over
+                    remove_flat(collection)
             for data in collection.glob("data-*"):
                 if manifest is None or data.name != manifest.data:
                     shutil.rmtree(data, ignore_errors=True)
@@ -248,6 +248,26 @@ class IndexFolder:
         return True
 
 
+def read_mark(directory: Path) -> dict[str, Any] | None:
+    """What `format.json` says: `format`, and the version of `flowdex` that wrote last; None where there is none.
+
+    Raises:
+        ConfigurationError: It cannot be read, or the folder is of a newer format.
+    """
+    place = directory / _MARK
+    try:
+        mark = json.loads(place.read_bytes())
+        found, author = mark["format"], mark.get("flowdex")
+    except FileNotFoundError:
+        return None  # a new folder, or one from before there was a mark
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{place} is damaged ({error!r}); remove the file, if this version of flowdex wrote the folder"
+        ) from None
+    refuse_newer(str(directory), found, FORMAT, written_by=author, remedy=_REMEDY)
+    return dict(mark)
+
+
 def read_manifest(collection: Path) -> Manifest | None:
     """Read the manifest in a collection's folder; None where there is none.
 
@@ -262,6 +282,12 @@ def read_manifest(collection: Path) -> Manifest | None:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{place} is damaged ({error}); restore a snapshot of the collection") from None
     return Manifest.from_json(data, str(place))
+
+
+def remove_flat(collection: Path) -> None:
+    """Remove the files that a collection had in format 0; the shard last, which marks them."""
+    (collection / "redo").unlink(missing_ok=True)
+    shutil.rmtree(collection / FLAT, ignore_errors=True)
 
 
 def check_shards(name: str, manifest: Manifest, shards: int) -> None:

@@ -16,9 +16,7 @@ A shard needs it when a fifth of what is on disk is deleted, or when it is so la
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
@@ -26,12 +24,13 @@ from typing import Any
 
 from flowdex.errors import FlowdexError, Unavailable
 from flowdex_executors.indexer.engine_process import EngineProcess
+from flowdex_executors.indexer.files import copy_tree
 from flowdex_executors.indexer.frames import Array
 from flowdex_executors.indexer.layout import Manifest
 from flowdex_executors.indexer.shard import NEVER
 from flowdex_executors.indexer.shards import Journal, Shards
 
-__all__ = ["Packer", "copy_tree", "data_ranges", "is_due"]
+__all__ = ["Packer", "is_due"]
 
 logger = logging.getLogger(__name__)
 
@@ -197,38 +196,3 @@ def _copy(source: Path, target: Path) -> None:
         raise Unavailable(f"packing takes {3 * size // 2**20} MB of free disk for a moment, and there is less")
     shutil.rmtree(target.parent, ignore_errors=True)
     copy_tree(source, target)
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder of files; holes in them stay holes, as the engine makes files larger than what they hold."""
-    target.mkdir(parents=True)
-    for entry in os.scandir(source):
-        if entry.is_dir():
-            copy_tree(Path(entry.path), target / entry.name)
-        else:
-            _copy_file(Path(entry.path), target / entry.name)
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
-        size = os.fstat(reader.fileno()).st_size
-        os.truncate(writer.fileno(), size)
-        for start, end in data_ranges(reader.fileno(), size):
-            position = os.lseek(writer.fileno(), start, os.SEEK_SET)
-            while position < end:
-                sent = os.sendfile(writer.fileno(), reader.fileno(), position, end - position)
-                if not sent:  # shorter than it was: cannot be, as nobody writes
-                    raise OSError(f"{source} changed while it was copied")
-                position += sent
-
-
-def data_ranges(descriptor: int, size: int) -> list[tuple[int, int]]:
-    """Where a file holds data, as (start, end); the rest are zeros that take no room."""
-    ranges: list[tuple[int, int]] = []
-    end = 0
-    with contextlib.suppress(OSError):  # ENXIO: nothing but a hole up to the end
-        while end < size:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-            end = os.lseek(descriptor, start, os.SEEK_HOLE)
-            ranges.append((start, end))
-    return ranges

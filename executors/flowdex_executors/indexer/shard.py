@@ -26,8 +26,8 @@ from typing import Any
 import qdrant_edge as edge
 
 from flowdex_executors.indexer.engine_models import CommandError, build_config, build_filter, build_points
+from flowdex_executors.indexer.files import sync_directory
 from flowdex_executors.indexer.frames import Array, decode
-from flowdex_executors.indexer.layout import sync_directory
 
 __all__ = ["Shard"]
 

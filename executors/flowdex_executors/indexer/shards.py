@@ -21,6 +21,7 @@ from flowdex.errors import ConfigurationError, NotFound
 from flowdex_executors.indexer.engine_process import EngineProcess, MissingShard
 from flowdex_executors.indexer.frames import Array
 from flowdex_executors.indexer.layout import IndexFolder, Manifest, check_shards
+from flowdex_executors.indexer.migration import migrate
 
 __all__ = ["Journal", "Shards", "shard_of"]
 
@@ -55,6 +56,12 @@ class Shards:
         self.count = count
         self.folder = IndexFolder(directory)
         self._closed = False
+        try:
+            for name in self.folder.outdated:
+                migrate(self.folder, name)
+        except BaseException:
+            self.folder.close()
+            raise
         self._gates = [asyncio.Lock() for _ in range(count)]
         self._journals: dict[tuple[str, int], Journal] = {}
         with ThreadPoolExecutor(count) as pool:

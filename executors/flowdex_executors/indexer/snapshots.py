@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 from collections.abc import Callable, Iterator
@@ -20,10 +21,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from flowdex.errors import ConfigurationError, FlowdexError, InvalidInput
+from flowdex.formats import NewerFormat, refuse_newer
+from flowdex_executors.indexer.files import data_ranges
 from flowdex_executors.indexer.layout import FORMAT, Manifest
-from flowdex_executors.indexer.packing import data_ranges
 
-__all__ = ["read_snapshot", "write_snapshot"]
+__all__ = ["read_header", "read_snapshot", "write_snapshot"]
 
 _HEADER, _CHECKSUMS = "header.json", "checksums.json"
 _NAME = re.compile(r"\d+/shard/(?!.*\.\.)[A-Za-z0-9_./-]+")
@@ -68,12 +70,12 @@ def write_snapshot(target: Path, source: Path, collection: str, manifest: Manife
     return {"size": target.stat().st_size, "sha256": digest.hexdigest()}
 
 
-def read_snapshot(source: Path, target: Path, accept: Callable[[Manifest], None]) -> Manifest:
+def read_snapshot(source: Path, target: Path | None, accept: Callable[[Manifest], None]) -> Manifest:
     """Unpack a snapshot and check all of it.
 
     Args:
         source: The file.
-        target: Folder to make, for the shards.
+        target: Folder to make, for the shards; None to check and keep nothing.
         accept: Raises where a collection of this manifest is not wanted; called before anything is unpacked.
 
     Returns:
@@ -160,22 +162,40 @@ def _read_json(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tuple[Any, str]
     return json.loads(content), hashlib.sha256(content).hexdigest()
 
 
+def read_header(source: Path) -> dict[str, Any]:
+    """The header of a snapshot, unchecked: `format`, `collection`, `manifest`, `points`.
+
+    Raises:
+        InvalidInput: It is no snapshot.
+    """
+    try:
+        with tarfile.open(source, mode="r:") as tar:
+            member = tar.next()
+            if member is not None and member.name == _HEADER:
+                header = _read_json(tar, member)[0]
+                if isinstance(header, dict):
+                    return header
+    except (tarfile.TarError, ValueError, EOFError) as error:
+        raise InvalidInput(f"the file is not a snapshot of flowdex: {error}") from None
+    raise InvalidInput("the file is not a snapshot of flowdex: it does not begin with a header")
+
+
 def _manifest(tar: tarfile.TarFile, member: tarfile.TarInfo | None, found: dict[str, str]) -> Manifest:
     if member is None or member.name != _HEADER:
         raise InvalidInput("the file is not a snapshot of flowdex: it does not begin with a header")
     header, found[_HEADER] = _read_json(tar, member)
-    if header["format"] != FORMAT:
-        raise InvalidInput(
-            f"the snapshot is of format {header['format']}, and this version of flowdex reads format {FORMAT}; restore "
-            "it with the version that made it, and index the documents again"
-        )
+    try:
+        author = header["manifest"].get("flowdex")
+        refuse_newer("the snapshot", header["format"], FORMAT, written_by=author, remedy="nothing has been restored")
+    except NewerFormat as error:
+        raise InvalidInput(error.message) from None
     try:
         return Manifest.from_json(header["manifest"], "the header")
     except ConfigurationError as error:
         raise _damaged(error.message) from None
 
 
-def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> str:
+def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path | None) -> str:
     file = tar.extractfile(member) if member.isreg() else None
     if file is None or not _NAME.fullmatch(member.name):
         raise _damaged(f"{member.name[:80]!r} has no place in it")
@@ -183,11 +203,8 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> str:
     ranges = [tuple(map(int, each.split("-"))) for each in member.pax_headers[_RANGES].split(",") if each]
     if sum(end - start for start, end in ranges) != member.size or any(end > size for _, end in ranges):
         raise _damaged(f"the size of {member.name!r} is wrong")
-    path = target / member.name
-    path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with path.open("wb") as out:
-        out.truncate(size)
+    with _sink(target, member.name, size) as out:
         for start, end in ranges:
             out.seek(start)
             position = start
@@ -199,6 +216,17 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> str:
                 digest.update(piece)
                 position += len(piece)
     return _with_place(digest, member)
+
+
+def _sink(target: Path | None, name: str, size: int) -> IO[bytes]:
+    """Where the data of a file go: to a file of `size` bytes, all holes as yet, or to nowhere."""
+    if target is None:
+        return Path(os.devnull).open("wb")
+    path = target / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("wb")
+    file.truncate(size)
+    return file
 
 
 def _compare(found: dict[str, str], expected: Any) -> None:

@@ -9,21 +9,25 @@ first one's). Nogueira and Cho 2019, "Passage Re-ranking with BERT".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pickle import UnpicklingError
-from typing import Any
+from pickle import UnpicklingError  # nosec B403 # the error alone
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError
+from flowdex.queue_clock import QueueClock
 from flowdex_executors.encoder.backend import choose_device
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.model_files import ModelFiles, read_model
 from flowdex_executors.encoder.tokenising import TextTokenizer, TokeniseOptions, TokenSequence
 from flowdex_executors.ranker.rerank import Scores
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 __all__ = ["CrossEncoder", "CrossEncoderSettings", "settings_from"]
 
@@ -115,7 +119,7 @@ class CrossEncoder:
         files = read_files(settings)
         self._device = choose_device(settings.device)
         try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = AutoModelForSequenceClassification.from_pretrained(  # nosec B615 # a local folder
                 str(files.path), local_files_only=True, output_loading_info=True
             )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:
@@ -169,6 +173,17 @@ class CrossEncoder:
         """Run real forward passes, a short and a long one."""
         pairs = [("warm", "up"), ("warm", "up " * 100)]
         self._batcher.submit(self._tokenizer.tokenise(pairs, TokeniseOptions(self.max_tokens))).result()
+
+    @property
+    def queue_clock(self) -> QueueClock:
+        """Times how long requests wait for a compute thread."""
+        return self._batcher.queue
+
+    def metrics(self) -> Iterator[Metric]:
+        """What Prometheus reads of it."""
+        from flowdex_executors.encoder.batch_metrics import batch_metrics
+
+        return batch_metrics(self._batcher)
 
     def close(self) -> None:
         """End the compute threads."""

@@ -8,8 +8,8 @@
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jina import Executor, requests
@@ -17,6 +17,7 @@ from jina import Executor, requests
 from flowdex.deadline import seconds_left
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, InvalidInput
+from flowdex.queue_clock import QueueClock
 from flowdex_executors.encoder.model_files import NotDownloaded
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.ranker import cross_encoder as cross
@@ -29,6 +30,9 @@ from flowdex_executors.ranker.late_interaction import LateInteraction
 from flowdex_executors.ranker.parameters import RankParameters, SearchParameters, settings_from
 from flowdex_executors.ranker.rerank import Candidates, Scorer, rerank
 from flowdex_executors.schema import DocumentColumns
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 # No `from __future__ import annotations` here: see flowdex_executors.schema.
 
@@ -206,6 +210,15 @@ class Ranker(Executor):  # type: ignore[misc]  # jina is untyped
             "cached_texts": len(cache),
             "cached_mib": round(cache.size / _MEBIBYTE, 1),
         }
+
+    @property
+    def queue_clock(self) -> QueueClock | None:
+        """Times how long requests wait for the cross-encoder; None without one."""
+        return None if self._cross is None else self._cross.queue_clock
+
+    def metrics(self) -> "Iterator[Metric]":
+        """What Prometheus reads beside what it reads of every executor: the cross-encoder's batches."""
+        return iter(()) if self._cross is None else self._cross.metrics()
 
     def _scorer(self, method: str) -> Scorer:
         if method == "late_interaction":

@@ -26,7 +26,7 @@ from flowdex_orchestrator.access.roles import TENANT_ENDPOINTS, Role, allows, en
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
 
-__all__ = ["CALLER", "FLOW_KEY_VARIABLE", "KEYS_VARIABLE", "Caller", "Grant", "Guard", "guard_of", "keys_path"]
+__all__ = ["CALLER", "FLOW_KEY_VARIABLE", "FREE", "KEYS_VARIABLE", "Caller", "Grant", "Guard", "guard_of", "keys_path"]
 
 KEYS_VARIABLE = "FLOWDEX_KEYS"
 """Environment variable with the path of the key file, for containers; `gateway: keys:` of the flow file goes first."""
@@ -76,7 +76,8 @@ class Grant:
 CALLER: ContextVar[Caller | None] = ContextVar("flowdex_caller", default=None)
 """The caller of the request that this context belongs to."""
 
-_FREE = Grant()
+FREE = Grant()
+"""Leave without limits."""
 
 
 @dataclass
@@ -128,7 +129,7 @@ class Guard:
         check_role(caller, role, f"the endpoint {endpoint}")
         if caller.tenant is not None and endpoint not in TENANT_ENDPOINTS:
             raise PermissionDenied(f"the endpoint {endpoint} is not for the key of a tenant")
-        grant = _FREE if caller.counted else self._count(caller)
+        grant = FREE if caller.counted else self._count(caller)
         return Grant(caller.tenant, grant._allowance) if caller.tenant is not None else grant
 
     @contextlib.contextmanager
@@ -161,7 +162,7 @@ class Guard:
     def _count(self, caller: Caller) -> Grant:
         key = self.file.keys().get(caller.id)
         if key is None or (key.rate is None and key.concurrent is None):
-            return _FREE
+            return FREE
         known, allowance = self._allowances.get(key.id, (None, None))
         if allowance is None or (known is not key and known != key):
             allowance = Allowance(key.rate, key.burst, key.concurrent)

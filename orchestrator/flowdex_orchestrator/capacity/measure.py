@@ -115,7 +115,7 @@ def _prose(count: int, characters: int) -> list[str]:
     from pydoc_data.topics import topics
 
     text = " ".join(" ".join(topics.values()).split())
-    places = random.Random(0)
+    places = random.Random(0)  # nosec B311 # the same load every time
     return [
         text[start : start + characters] for start in (places.randrange(len(text) - characters) for _ in range(count))
     ]
@@ -237,9 +237,9 @@ class _Corpus:
         import numpy as np
 
         self._dimensions = dimensions
-        self._random = random.Random(0)
+        self._random = random.Random(0)  # nosec B311 # the same load every time
         self._vectors = np.random.default_rng(0)
-        letters = random.Random(1)
+        letters = random.Random(1)  # nosec B311 # the same load every time
         self._words = ["".join(letters.choices(_WORD_LETTERS, k=letters.randint(4, 10))) for _ in range(vocabulary)]
         self.text = 0
         self.terms = 0

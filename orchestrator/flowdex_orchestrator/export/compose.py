@@ -188,7 +188,7 @@ class _Renderer:
 def _temporary(workload: Workload) -> list[str]:
     """Folders in memory: the root file system is read-only."""
     kept = {HOME: not (workload.stateful and workload.index_mount == HOME), CACHE: not _keeps_models(workload)}
-    return ["/tmp", *(folder for folder, temporary in kept.items() if temporary)]
+    return ["/tmp", *(folder for folder, temporary in kept.items() if temporary)]  # nosec B108 # a folder within the container
 
 
 def _keeps_models(workload: Workload) -> bool:

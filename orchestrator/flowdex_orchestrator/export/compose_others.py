@@ -91,7 +91,7 @@ def qdrant_server() -> Others:
         },
         "networks": [INDEX_NETWORK],
         "volumes": ["qdrant-storage:/qdrant/storage", "qdrant-snapshots:/qdrant/snapshots"],
-        **_confined("/tmp", "/qdrant/init"),
+        **_confined("/tmp", "/qdrant/init"),  # nosec B108 # a folder within the container
         "stop_grace_period": "60s",
         "healthcheck": _check(["CMD", "bash", "-c", request], start=1200),
     }
@@ -123,14 +123,16 @@ def monitoring(deployment: Deployment, folder: str) -> Others:
         ],
         "ports": [f"127.0.0.1:{_PROMETHEUS_PORT}:{_PROMETHEUS_PORT}"],
         "volumes": [f"{folder}/prometheus.yml:/etc/prometheus/prometheus.yml:ro", "prometheus:/prometheus"],
-        **_confined("/tmp"),
+        **_confined("/tmp"),  # nosec B108 # a folder within the container
         "healthcheck": _check(_wget(f"http://127.0.0.1:{_PROMETHEUS_PORT}/-/ready"), start=60),
     }
     grafana = {
         "image": GRAFANA_IMAGE,
         "environment": {
-            "GF_SECURITY_ADMIN_PASSWORD": "${GRAFANA_PASSWORD:-admin}",
-            "GF_AUTH_ANONYMOUS_ENABLED": "true",  # whoever is on this machine may look
+            # Whoever is on this machine may look; nobody logs in, so there is no password that everybody knows.
+            "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+            "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+            "GF_AUTH_ANONYMOUS_ENABLED": "true",
             "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
             "GF_ANALYTICS_REPORTING_ENABLED": "false",
             "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
@@ -145,7 +147,7 @@ def monitoring(deployment: Deployment, folder: str) -> Others:
             f"{folder}/grafana/dashboards:/etc/grafana/dashboards:ro",
             "grafana:/var/lib/grafana",
         ],
-        **_confined("/tmp"),
+        **_confined("/tmp"),  # nosec B108 # a folder within the container
         "healthcheck": _check(_wget(f"http://127.0.0.1:{_GRAFANA_PORT}/api/health"), start=120),
     }
     files = {

@@ -269,7 +269,7 @@ def _gateway_ports(flow: Flow) -> dict[str, int]:
 def _gateway(
     flow: Flow, ports: Mapping[str, int], executors: tuple[Workload, ...], variables: Variables, prefix: str
 ) -> Workload:
-    arguments = ["gateway", "--flow", f"{FLOW_FOLDER}/flow.yml", "--host", "0.0.0.0"]
+    arguments = ["gateway", "--flow", f"{FLOW_FOLDER}/flow.yml", "--host", "0.0.0.0"]  # nosec B104 # within the container; not on the host
     if flow.gateway.keys is None:
         arguments.append("--insecure")
     for protocol, port in ports.items():
@@ -333,7 +333,7 @@ class _Maker:
                 "--flow",
                 f"{FLOW_FOLDER}/flow.yml",
                 "--host",
-                "0.0.0.0",
+                "0.0.0.0",  # nosec B104 # within the container; not on the host
                 "--port",
                 str(EXECUTOR_PORT),
             ),
@@ -375,7 +375,7 @@ def _pods(pods: ExecutorKubernetes | GatewayKubernetes, role: Role, prefix: str,
 
 def _limits(defaults: Mapping[str, str], requests: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
     """A default limit holds only where the flow does not ask for another amount of the same."""
-    kept = {name: requests.get(name, value) for name, value in defaults.items()}
+    kept = {name: requests.get(name, value) for name, value in defaults.items()}  # nosec B113 # a dict, not the library
     return {**kept, **given}
 
 

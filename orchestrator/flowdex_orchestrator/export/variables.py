@@ -54,7 +54,7 @@ def read_variables(text: str, environment: Mapping[str, str]) -> Variables:
     Raises:
         ConfigurationError: An `env` has a secret amid other text, which no reference to a Secret can say.
     """
-    data = yaml.load(text, Loader=yaml.BaseLoader)
+    data = yaml.load(text, Loader=yaml.BaseLoader)  # nosec B506 # BaseLoader makes texts, lists and dicts only
     names = set(_names(data))
     secrets = {name for name in names if _SECRET.search(name.upper())}
     executors = data.get("executors", data.get("deployments")) or []

@@ -28,7 +28,7 @@ _OBSERVABILITY = {
 _CONTAINER = {
     "entrypoint": "Entry point of a Docker image.",
     "docker_kwargs": "Arguments for the Docker SDK.",
-    "env_from_secret": "Environment variables from Kubernetes secrets.",
+    "env_from_secret": "Environment variables from Kubernetes secrets.",  # nosec B105 # a help text
     "image_pull_secrets": "Kubernetes secrets to pull images with.",
     "k8s_namespace": "Namespace in Kubernetes.",
     "provider": "Cloud provider's container protocol.",

@@ -57,7 +57,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 _QUANTITY = r"[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
 _ORIGIN = r"[a-z][a-z0-9+.-]*://[^/?#\s]+"
-_SECRET_KEY = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+"
+_SECRET_KEY = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+"  # nosec B105 # a pattern
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _MAX_SHOWN = 60
 

@@ -75,6 +75,17 @@ logger = logging.getLogger(__name__)
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine though there are no keys.")
 @click.option("--parent-pid", metavar="PID", type=int, help="Stop when the process with this id is gone.")
+@click.option(
+    "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
+)
+@click.option(
+    "--metrics-port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port for Prometheus, 0 for any free one.",
+)
 @click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
     *,
@@ -90,6 +101,8 @@ def gateway(
     insecure: bool,
     parent_pid: int | None,
     control_port: int | None,
+    metrics_host: str,
+    metrics_port: int,
 ) -> None:
     """Serve a flow's gateway: gRPC and HTTP in front of executors that run already or will.
 
@@ -130,6 +143,7 @@ def gateway(
             )
             for protocol, port in open_ports.items():
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
+            running.serve_metrics(metrics_host, metrics_port)
             if control_port is not None:
                 token = _control_token()
                 await running.serve_admin(control_port, token)

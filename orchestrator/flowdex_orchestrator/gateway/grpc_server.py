@@ -26,6 +26,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from flowdex.errors import ConfigurationError, FlowdexError
+from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
 from flowdex.wire import IS_ERROR_METADATA
@@ -41,8 +42,8 @@ __all__ = ["GrpcServer"]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
-# Metadata that executors see too: the request's name, and W3C trace context.
-_FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
+# Metadata that executors see too: the request's name, W3C trace context, and its priority.
+_FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage", PRIORITY_KEY})
 _IS_ERROR = (IS_ERROR_METADATA,)
 _HARD_LIMIT = (
     2  # times the message limit: up to there the error names the setting, beyond gRPC drops the message unread
@@ -54,6 +55,17 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Connections that are silent: not yet HTTP/2, without a call, or half open.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 5 * 60_000),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.max_concurrent_streams", 1024),  # of one connection
+    # What executors take too, to whom some of it is forwarded. (Between the two, gRPC refuses at random.)
+    ("grpc.max_metadata_size", 8192),
+    ("grpc.absolute_max_metadata_size", 8192),
+    # Only messages that are not compressed: some bytes of those may stand for gigabytes.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
 )
 
 
@@ -90,7 +102,12 @@ class GrpcServer:
         Raises:
             ConfigurationError: The port cannot be had.
         """
-        options = (*_OPTIONS, ("grpc.max_receive_message_length", _HARD_LIMIT * self._settings.max_message_bytes))
+        limits = self._settings
+        options = (
+            *_OPTIONS,
+            ("grpc.max_receive_message_length", _HARD_LIMIT * limits.max_message_bytes),
+            ("grpc.max_allowed_incoming_connections", limits.max_connections),
+        )
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((*self._handlers(), self.health.handler()))
         services = (*GATEWAY_SERVICES, HEALTH_SERVICE, reflection.SERVICE_NAME)

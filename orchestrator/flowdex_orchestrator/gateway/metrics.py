@@ -6,6 +6,7 @@ GET /metrics --> Metrics.expose ----------------------> those, and what pools an
 /status      --> Metrics.endpoints, Metrics.executors
 
 flowdex_requests_total{endpoint, status}              by HTTP status, also of gRPC; 429: refused for overload
+flowdex_request_errors_total{endpoint, type}          those that ended with an error, by its class in flowdex.errors
 flowdex_request_duration_seconds{endpoint}            histogram
 flowdex_requests_in_flight
 flowdex_executor_replicas{executor}                   those that the gateway knows
@@ -14,83 +15,34 @@ flowdex_executor_in_flight{executor}                  calls of this gateway
 flowdex_executor_call_duration_seconds{executor}      histogram; the parts of a divided request count one by one
 flowdex_executor_calls_failed_total{executor}         those that ended with an error
 flowdex_executor_queue_milliseconds{executor}         mean over its ready replicas: what scaling goes by
+flowdex_expected_wait_seconds{executor, priority}     of a request that would come now: what refusals go by
+flowdex_requests_refused_total{reason}                in_flight, wait, deadline: which limit it was
+flowdex_build_info, process_*                         as of every process: observability/families.py
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from flowdex.errors import Cancelled, FlowdexError, InternalError
+from flowdex_orchestrator.observability.durations import Durations
 
 if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["BOUNDS", "CONTENT_TYPE", "Durations", "Metrics"]
+__all__ = ["Metrics"]
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of the histogram in seconds."""
 OTHER = "other"
 """The label of endpoints beyond the first hundred: callers can name as many as they like."""
 
 _MOST_ENDPOINTS = 100
+_OK = 200
 _FAILED = 400  # the least status that is an error
-_Sample = tuple[Mapping[str, str], float]
-
-
-class Durations:
-    """A histogram of what has ended.
-
-    Attributes:
-        buckets: How many took at most `BOUNDS[i]` seconds and more than the bound before; the last: more than all.
-        seconds: Of all together.
-        failed: How many of them ended with an error.
-    """
-
-    __slots__ = ("buckets", "failed", "seconds")
-
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(BOUNDS) + 1)
-        self.seconds = 0.0
-        self.failed = 0
-
-    def observe(self, seconds: float, failed: bool) -> None:
-        """Count one."""
-        self.buckets[bisect_left(BOUNDS, seconds)] += 1
-        self.seconds += seconds
-        self.failed += failed
-
-    def quantile(self, share: float) -> float | None:
-        """Seconds in which this share of them had ended, interpolated as Prometheus does; None where there are none.
-
-        Of those beyond the largest bound no more is known than that: it is the answer.
-        """
-        count = sum(self.buckets)
-        if not count:
-            return None
-        wanted, below = share * count, 0
-        for bound, here, start in zip(BOUNDS, self.buckets, (0.0, *BOUNDS), strict=False):
-            if here and below + here >= wanted:
-                return start + (bound - start) * (wanted - below) / here
-            below += here
-        return BOUNDS[-1]
-
-    def summary(self) -> dict[str, Any]:
-        """JSON values: count, failed, mean and quantiles in milliseconds, and the buckets."""
-        count = sum(self.buckets)
-
-        def rounded(seconds: float | None) -> float | None:
-            return None if seconds is None else round(1000 * seconds, 3)
-
-        return {
-            "count": count,
-            "failed": self.failed,
-            "mean_ms": rounded(self.seconds / count if count else None),
-            "p50_ms": rounded(self.quantile(0.5)),
-            "p95_ms": rounded(self.quantile(0.95)),
-            "p99_ms": rounded(self.quantile(0.99)),
-            "buckets": list(self.buckets),
-        }
+_CANCELLED = (asyncio.CancelledError, GeneratorExit)
 
 
 class Metrics:
@@ -103,18 +55,20 @@ class Metrics:
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, int], int] = {}
+        self._errors: dict[tuple[str, str], int] = {}
         self.endpoints: dict[str, Durations] = {}
         self.executors: dict[str, Durations] = {}
 
-    def observe(self, endpoint: str, seconds: float, status: int) -> None:
+    def observe(self, endpoint: str, seconds: float, error: BaseException | None = None) -> None:
         """Count a request that has ended.
 
         Args:
             endpoint: What it asked for.
             seconds: From its arrival to its answer.
-            status: The HTTP status of the answer, or what it would be over HTTP.
+            error: What it ended with.
         """
-        endpoint = self._count(endpoint, status)
+        status = status_of(error)
+        endpoint = self._count(endpoint, status, error)
         self.endpoints[endpoint].observe(seconds, status >= _FAILED)
 
     def observe_call(self, executor: str, seconds: float, failed: bool) -> None:
@@ -129,11 +83,11 @@ class Metrics:
             self.executors[executor] = Durations()
         self.executors[executor].observe(seconds, failed)
 
-    def refuse(self, endpoint: str, status: int) -> None:
+    def refuse(self, endpoint: str, error: FlowdexError) -> None:
         """Count a request that was turned away unread; it took no time worth a place among those that did."""
-        self._count(endpoint, status)
+        self._count(endpoint, error.status.http, error)
 
-    def _count(self, endpoint: str, status: int) -> str:
+    def _count(self, endpoint: str, status: int, error: BaseException | None) -> str:
         """Count a request; returns the label of its endpoint."""
         if endpoint not in self.endpoints:
             if len(self.endpoints) >= _MOST_ENDPOINTS:
@@ -141,92 +95,106 @@ class Metrics:
             self.endpoints.setdefault(endpoint, Durations())
         key = endpoint, status
         self._requests[key] = self._requests.get(key, 0) + 1
+        if error is not None:
+            kind = endpoint, _name_of(error)
+            self._errors[kind] = self._errors.get(kind, 0) + 1
         return endpoint
 
-    def expose(self, gateway: Gateway, queues: Mapping[str, float]) -> str:
+    def expose(self, gateway: Gateway, queues: Mapping[str, float]) -> bytes:
         """All metrics as text.
 
         Args:
             gateway: Whose pools are read.
             queues: Milliseconds that requests wait, by executor.
         """
+        from flowdex_orchestrator.observability.families import about_process, expose
+
+        return expose([*self.collect(gateway, queues), *about_process("gateway")])
+
+    def collect(self, gateway: Gateway, queues: Mapping[str, float]) -> Iterator[Metric]:
+        """The gateway's own metrics; as `expose`."""
+        from flowdex_orchestrator.observability.families import counter, gauge, histogram
+
         pools = gateway.pools
-        ready = {name: sum(each.ready for each in pool.replicas) for name, pool in pools.items()}
-        in_flight = {name: sum(each.in_flight for each in pool.replicas) for name, pool in pools.items()}
-        requests: list[_Sample] = [
-            ({"endpoint": endpoint, "status": str(status)}, count)
-            for (endpoint, status), count in self._requests.items()
-        ]
-        lines = [
-            *_family("flowdex_requests_total", "counter", "Requests that have ended.", requests),
-            *_histogram(
-                "flowdex_request_duration_seconds",
-                "Time from a request's arrival at the gateway to its answer.",
-                "endpoint",
-                self.endpoints,
-            ),
-            *_family(
-                "flowdex_requests_in_flight", "gauge", "Requests being worked on.", [({}, gateway.router.in_flight)]
-            ),
-            *_by_executor(
-                "flowdex_executor_replicas",
-                "Replicas that the gateway knows.",
-                {name: len(pool.replicas) for name, pool in pools.items()},
-            ),
-            *_by_executor("flowdex_executor_replicas_ready", "Replicas that take calls.", ready),
-            *_by_executor("flowdex_executor_in_flight", "Calls of this gateway being worked on.", in_flight),
-            *_by_executor(
-                "flowdex_executor_queue_milliseconds",
-                "Time that requests wait in the executor, the mean over its ready replicas.",
-                queues,
-            ),
-            *_histogram(
-                "flowdex_executor_call_duration_seconds",
-                "Time from the gateway's call of an executor to its reply.",
-                "executor",
-                self.executors,
-            ),
-            *_family(
-                "flowdex_executor_calls_failed_total",
-                "counter",
-                "Calls that ended with an error.",
-                [({"executor": executor}, calls.failed) for executor, calls in self.executors.items()],
-            ),
-        ]
-        return "\n".join(lines) + "\n"
+        yield counter(
+            "flowdex_requests_total",
+            "Requests that have ended.",
+            {(endpoint, str(status)): count for (endpoint, status), count in self._requests.items()},
+            "endpoint",
+            "status",
+        )
+        yield counter(
+            "flowdex_request_errors_total", "Requests that ended with an error.", self._errors, "endpoint", "type"
+        )
+        yield histogram(
+            "flowdex_request_duration_seconds",
+            "Time from a request's arrival at the gateway to its answer.",
+            self.endpoints,
+            "endpoint",
+        )
+        yield gauge("flowdex_requests_in_flight", "Requests being worked on.", gateway.router.in_flight)
+        yield gauge(
+            "flowdex_executor_replicas",
+            "Replicas that the gateway knows.",
+            {name: len(pool.replicas) for name, pool in pools.items()},
+            "executor",
+        )
+        yield gauge(
+            "flowdex_executor_replicas_ready",
+            "Replicas that take calls.",
+            {name: sum(each.ready for each in pool.replicas) for name, pool in pools.items()},
+            "executor",
+        )
+        yield gauge(
+            "flowdex_executor_in_flight",
+            "Calls of this gateway being worked on.",
+            {name: sum(each.in_flight for each in pool.replicas) for name, pool in pools.items()},
+            "executor",
+        )
+        yield gauge(
+            "flowdex_executor_queue_milliseconds",
+            "Time that requests wait in the executor, the mean over its ready replicas.",
+            queues,
+            "executor",
+        )
+        admission = gateway.router.admission
+        yield gauge(
+            "flowdex_expected_wait_seconds",
+            "Time that a request would wait in the executor if it came now.",
+            {(name, lane): wait for name, lanes in admission.waits().items() for lane, wait in lanes.items()},
+            "executor",
+            "priority",
+        )
+        yield counter(
+            "flowdex_requests_refused_total",
+            "Requests turned away for overload, by the limit that it was.",
+            dict(admission.refused),
+            "reason",
+        )
+        yield histogram(
+            "flowdex_executor_call_duration_seconds",
+            "Time from the gateway's call of an executor to its reply.",
+            self.executors,
+            "executor",
+        )
+        yield counter(
+            "flowdex_executor_calls_failed_total",
+            "Calls that ended with an error.",
+            {executor: calls.failed for executor, calls in self.executors.items()},
+            "executor",
+        )
 
 
-def _histogram(name: str, text: str, label: str, durations: Mapping[str, Durations]) -> Iterator[str]:
-    if durations:
-        yield from _head(name, "histogram", text)
-    for value, each in durations.items():
-        total = 0
-        for bound, count in zip((*BOUNDS, "+Inf"), each.buckets, strict=True):
-            total += count
-            yield _line(f"{name}_bucket", {label: value, "le": str(bound)}, total)
-        yield _line(f"{name}_sum", {label: value}, each.seconds)
-        yield _line(f"{name}_count", {label: value}, total)
+def status_of(error: BaseException | None) -> int:
+    """The HTTP status of what a request ended with."""
+    if error is None:
+        return _OK
+    if isinstance(error, FlowdexError):
+        return error.status.http
+    return Cancelled.status.http if isinstance(error, _CANCELLED) else InternalError.status.http
 
 
-def _by_executor(name: str, text: str, values: Mapping[str, float]) -> Iterator[str]:
-    return _family(name, "gauge", text, [({"executor": executor}, value) for executor, value in values.items()])
-
-
-def _family(name: str, kind: str, text: str, samples: Iterable[_Sample]) -> Iterator[str]:
-    lines = [_line(name, labels, value) for labels, value in samples]
-    if lines:
-        yield from _head(name, kind, text)
-        yield from lines
-
-
-def _head(name: str, kind: str, text: str) -> tuple[str, str]:
-    return f"# HELP {name} {text}", f"# TYPE {name} {kind}"
-
-
-def _line(name: str, labels: Mapping[str, str], value: float) -> str:
-    shown = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
-    return f"{name}{{{shown}}} {value:.12g}" if shown else f"{name} {value:.12g}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+def _name_of(error: BaseException) -> str:
+    if isinstance(error, FlowdexError):
+        return error.name
+    return (Cancelled if isinstance(error, _CANCELLED) else InternalError).__name__

@@ -88,7 +88,7 @@ class NameWatch:
             began = time.monotonic()
             await self._look()
             try:
-                await within(self._again.wait(), self._every * random.uniform(0.9, 1.1))
+                await within(self._again.wait(), self._every * random.uniform(0.9, 1.1))  # nosec B311 # spreads load, hides nothing
             except asyncio.TimeoutError:
                 continue
             self._again.clear()

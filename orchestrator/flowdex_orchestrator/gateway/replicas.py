@@ -156,7 +156,7 @@ class Replica:
     async def _keep_watching(self) -> None:
         while True:
             if not self.ready:
-                await asyncio.sleep(self._pause * random.uniform(0.8, 1.2))
+                await asyncio.sleep(self._pause * random.uniform(0.8, 1.2))  # nosec B311 # spreads load, hides nothing
                 self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             try:
                 await self._watch_once()
@@ -365,7 +365,7 @@ class ReplicaPool:
                 best, ties = replica, 1
             elif replica.in_flight == best.in_flight:
                 ties += 1
-                if random.random() * ties < 1:
+                if random.random() * ties < 1:  # nosec B311 # spreads load, hides nothing
                     best = replica
         return best
 

@@ -17,26 +17,27 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
-    Cancelled,
     ExecutorError,
     FlowdexError,
-    InternalError,
     InvalidInput,
     NotFound,
     Overloaded,
     TooLarge,
 )
 from flowdex.merge import merge_documents
+from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
-from flowdex_orchestrator.access.guard import Grant, Guard
+from flowdex_orchestrator.access.guard import FREE, Grant, Guard
 from flowdex_orchestrator.gateway.frame import Frame, split
+from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
@@ -45,6 +46,7 @@ from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
+from flowdex_orchestrator.gateway.waiting import Admission, Backlog
 
 __all__ = ["Reply", "Router"]
 
@@ -53,7 +55,6 @@ logger = logging.getLogger(__name__)
 _RESULTS_MARK = RESULTS_KEY.encode()
 _REINDEX_MARK = b"reindex"  # the parameter of /index that makes it a step of reindexing
 _CACHED_PLANS = 1024
-_OK = 200
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 
 
@@ -106,6 +107,7 @@ class _Request:
     deadline: float | None
     metadata: Metadata
     idempotent: bool
+    bulk: bool
     calls: list[_Call] = field(default_factory=list)
 
 
@@ -117,6 +119,10 @@ class Router:
         pools: The replicas of each executor.
         settings: The gateway's limits.
         guard: Who may call which endpoint; everybody any where None.
+
+    Attributes:
+        in_flight: Requests being worked on.
+        admission: Who is let in.
     """
 
     def __init__(
@@ -127,6 +133,8 @@ class Router:
         guard: Guard | None = None,
     ) -> None:
         self.in_flight = 0
+        self._backlogs = {name: Backlog(partial(_ready_count, pools, name)) for name in topology.executors}
+        self.admission = Admission(settings, self._backlogs)
         self._topology = topology
         self._pools = pools
         self._settings = settings
@@ -147,8 +155,8 @@ class Router:
 
     @property
     def full(self) -> bool:
-        """Whether one more request would be refused."""
-        return self.in_flight >= self._settings.max_in_flight
+        """Whether one more bulk request might be refused."""
+        return self.admission.full(self.in_flight)
 
     def forget_plans(self) -> None:
         """Make plans anew: an executor's endpoints may have changed."""
@@ -158,13 +166,16 @@ class Router:
         """All endpoints known so far, each with the executors that serve it."""
         return self._topology.endpoints({name: pool.endpoints or () for name, pool in self._pools.items()})
 
-    async def handle(self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()) -> Reply:
+    async def handle(
+        self, data: bytes, *, deadline: float | None = None, metadata: Metadata = (), let_in: bool = False
+    ) -> Reply:
         """Answer one request.
 
         Args:
             data: A serialised `DataRequestProto`.
             deadline: In `time.monotonic()` seconds; None for no limit but the executors' own.
             metadata: Passed on to every executor.
+            let_in: Whether it has waited until the router was not `full`, and is not refused for the wait.
 
         Returns:
             The reply, whose routes are the gateway's first, then one for each executor called.
@@ -173,10 +184,11 @@ class Router:
             FlowdexError: The gateway's own verdict: `TooLarge`, `Overloaded`, `NotFound`, `Unavailable`, ...
         """
         started = time.time_ns()
-        self._admit(data)
+        bulk = self._admit(data, metadata)
         self.in_flight += 1
-        endpoint, status = "", _OK
-        grant: Grant | None = None
+        endpoint, begun = "", False
+        ended: BaseException | None = None
+        grant = FREE
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -184,8 +196,8 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
-            if self._guard is not None:
-                grant = self._guard.enter(endpoint, writes_copies=_REINDEX_MARK in frame.parameters)
+            grant = self._enter(endpoint, frame)
+            await self._check_contents(frame, head.parameters)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -197,25 +209,61 @@ class Router:
                 endpoint, frame = ENCODE, as_encode(frame)
                 data = frame.join()
                 plan = await self._plan(endpoint, head.header.target_executor, deadline)
+            if not let_in:
+                self.admission.check_wait(plan, bulk, deadline)
+            begun = True
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
-            request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent)
+            request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent, bulk)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
-                status = _status_of(error_of(answer.frame.header_only().header))
+                ended = error_of(answer.frame.header_only().header)
             frame = answer.frame
             if old:
                 frame = frame._replace(data=await _aside(downgrade, frame.data))
             return Reply(self._finish(started, request, frame), answer.is_error)
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            if grant is not None:
-                grant.leave()
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            grant.leave()
+            self._note(endpoint, started, ended, begun)
+            del ended  # an error holds this frame, which must not hold it
+
+    def admit_unread(
+        self,
+        endpoint: str,
+        size: int,
+        *,
+        asked: Priority | None = None,
+        deadline: float | None = None,
+        any_executor: bool = False,
+    ) -> None:
+        """Refuse a request of which no more than this is known, if `handle` would.
+
+        Args:
+            endpoint: What it will ask for.
+            size: Bytes, 0 where they are not known.
+            asked: The priority that it says.
+            deadline: In `time.monotonic()` seconds.
+            any_executor: Whether it will name one of the executors that serve the endpoint.
+
+        Raises:
+            Overloaded: There is no place for it, or it would wait too long.
+        """
+        bulk = self.admission.is_bulk(size, asked)
+        try:
+            self.admission.check_places(self.in_flight, bulk)
+            plan = self._plans.get((endpoint, ""))
+            if plan is not None and any_executor:
+                self.admission.check_any([step.executor for step in plan.steps], bulk, deadline)
+            elif plan is not None:
+                self.admission.check_wait(plan, bulk, deadline)
+        except Overloaded as error:
+            self.metrics.refuse(endpoint, error)
+            raise
 
     async def handle_stream(
         self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()
@@ -226,54 +274,63 @@ class Router:
             FlowdexError: As `handle`.
         """
         started = time.time_ns()
-        self._admit(data)
+        bulk = self._admit(data, metadata)
         self.in_flight += 1
-        endpoint, status = "", _OK
-        grant: Grant | None = None
+        endpoint = ""
+        ended: BaseException | None = None
+        grant = FREE
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
-            if self._guard is not None:
-                grant = self._guard.enter(endpoint)
+            grant = self._enter(endpoint, frame)
+            check_parameters(frame, head.parameters, self._settings)
+            check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
+            self.admission.check_wait(plan, bulk, deadline)
             if is_specific(head.parameters, self._pools):
                 data = frame._replace(parameters=_parameters_of(executor, head.parameters)).join()
             async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
                 yield reply
         except BaseException as error:
-            status = _status_of(error)
+            ended = error
             raise
         finally:
             self.in_flight -= 1
-            if grant is not None:
-                grant.leave()
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, status)
+            grant.leave()
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
 
-    def _admit(self, data: bytes) -> None:
-        """Let a request in, or count it as refused and say why."""
+    def _enter(self, endpoint: str, frame: Frame) -> Grant:
+        """Leave to go on, as far as keys say; see `Guard.enter`."""
+        if self._guard is None:
+            return FREE
+        return self._guard.enter(endpoint, writes_copies=_REINDEX_MARK in frame.parameters)
+
+    def _admit(self, data: bytes, metadata: Metadata) -> bool:
+        """Let a request in, or count it as refused and say why; returns whether it is bulk."""
         try:
-            self._check_limits(len(data))
+            size, most = len(data), self._settings.max_message_bytes
+            if size > most:
+                raise TooLarge(
+                    f"the request has {size} bytes, more than the {most} allowed "
+                    "(gateway.uses_with.max_message_bytes); send fewer documents in one request"
+                )
+            bulk = self.admission.is_bulk(size, priority_in(metadata))
+            self.admission.check_places(self.in_flight, bulk)
+            return bulk
         except FlowdexError as error:
-            self.metrics.refuse(_endpoint_of(data), error.status.http)
+            self.metrics.refuse(_endpoint_of(data), error)
             raise
 
-    def _check_limits(self, size: int) -> None:
-        settings = self._settings
-        if size > settings.max_message_bytes:
-            raise TooLarge(
-                f"the request has {size} bytes, more than the {settings.max_message_bytes} allowed "
-                "(gateway.uses_with.max_message_bytes); send fewer documents in one request"
-            )
-        if self.in_flight >= settings.max_in_flight:
-            raise Overloaded(
-                f"{self.in_flight} requests are in flight, the most this gateway takes "
-                "(gateway.uses_with.max_in_flight); try again shortly",
-                retry_after=1.0,
-            )
+    async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
+        if frame.parameters:
+            check_parameters(frame, parameters, self._settings)
+        if needs_check(frame, self._settings):
+            await asyncio.to_thread(check_documents, frame, self._settings)
 
     async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
         plan = self._plans.get((endpoint, target))
@@ -374,13 +431,18 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
+        backlog, size, done = self._backlogs[executor], len(data), False
+        backlog.enter(size, request.bulk)
         try:
             reply = await self._pools[executor].call(
                 data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
             )
+            done = True
         except FlowdexError:
             self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
             raise
+        finally:
+            backlog.leave(size, request.bulk, done)
         end = time.time_ns()
         try:
             frame = split(reply)
@@ -400,6 +462,13 @@ class Router:
             logger.warning("a floating executor failed: %s", error)
 
     # ---- after ----
+
+    def _note(self, endpoint: str, started: int, ended: BaseException | None, begun: bool) -> None:
+        """Count a request that is over, in good or bad order; one refused for overload before it began is apart."""
+        if begun or not isinstance(ended, Overloaded):
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+        else:
+            self.metrics.refuse(endpoint, ended)
 
     @staticmethod
     def _finish(started: int, request: _Request, answer: Frame) -> bytes:
@@ -423,20 +492,15 @@ async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | 
     return function(data) if len(data) < _CUT_ASIDE else await asyncio.to_thread(function, data)
 
 
+def _ready_count(pools: Mapping[str, ReplicaPool], name: str) -> int:
+    return pools[name].ready_count
+
+
 def _endpoint_of(data: bytes) -> str:
     try:
         return split(data).head().header.exec_endpoint
     except InvalidInput:
         return ""
-
-
-def _status_of(error: BaseException | None) -> int:
-    """The HTTP status of what a request ended with."""
-    if isinstance(error, FlowdexError):
-        return error.status.http
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        return Cancelled.status.http
-    return InternalError.status.http
 
 
 def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resol
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
-from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, status_results
+from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, metrics_text, status_results
 from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
 
 if TYPE_CHECKING:
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.bert.server import BertServer
     from flowdex_orchestrator.gateway.bert.service import BertService
     from flowdex_orchestrator.gateway.http.server import HttpServer
+    from flowdex_orchestrator.observability.endpoint import MetricsServer
 
 __all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
+
+_METRICS_SECONDS = 5.0  # for the metrics to be put together, executors' answers included
 
 
 class Gateway:
@@ -94,6 +97,7 @@ class Gateway:
         self._bert_settings = bert
         self._bert_service: BertService | None = None
         self._admin: GatewayAdmin | None = None
+        self._metrics: MetricsServer | None = None
         self._names: dict[str, list[NameWatch]] = {}
         for target in targets:
             pool = self.pools[target.name] = ReplicaPool(
@@ -190,6 +194,26 @@ class Gateway:
             ports.update(await self._bert.start(host, *bert_ports))
         return ports
 
+    def serve_metrics(self, host: str, port: int) -> int | None:
+        """Let Prometheus read the metrics at a port of their own; `GET /metrics` of the HTTP API gives the same.
+
+        Args:
+            host: Address to listen on.
+            port: 0 for any free one.
+
+        Returns:
+            The port, None where it cannot be had.
+        """
+        from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
+
+        loop = asyncio.get_running_loop()
+
+        def text() -> bytes:  # in a thread; what is counted belongs to the event loop
+            return asyncio.run_coroutine_threadsafe(metrics_text(self), loop).result(_METRICS_SECONDS)
+
+        self._metrics = serve_metrics({"/metrics": Page(text, CONTENT_TYPE)}, host, port)
+        return self._metrics.port if self._metrics is not None else None
+
     async def serve_admin(self, port: int, token: str) -> str:
         """Let a runner on this machine change the addresses of replicas, at a loopback port.
 
@@ -230,6 +254,8 @@ class Gateway:
         self.stopping.set()
         if self._admin is not None:
             await self._admin.server.stop()
+        if self._metrics is not None:
+            await asyncio.to_thread(self._metrics.close)
         servers = [self._grpc.stop(self.settings.drain), *(server.stop() for server in self._web)]
         if self._bert is not None:
             servers.append(self._bert.stop())

@@ -5,6 +5,7 @@ Flow (YAML) + command line --targets_from_flow--> [ExecutorTarget, ...] + Gatewa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -65,8 +66,22 @@ class GatewaySettings:
 
     Attributes:
         max_in_flight: Requests worked on at the same time; one more is answered `Overloaded` at once.
+        longest_wait: Seconds that a request may have to wait for executors that are busy; one that would wait longer is
+            answered `Overloaded` at once. 0 for no limit but `max_in_flight`.
+        least_queue: Requests at an executor that are let in whatever they wait; a slow executor's only caller needs
+            as many places as it sends requests at a time.
+        small_request: Bytes of the largest request that is interactive without saying so.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
-        max_texts: Most texts or documents in one HTTP request.
+        max_texts: Most texts or documents in one request.
+        max_text_characters: Longest text, in characters.
+        max_parameters: Most parameters of one request.
+        max_parameter_bytes: Most bytes that they take, serialised.
+        max_connections: Most HTTP connections and WebSockets at the same time, and as many of gRPC; beyond, the HTTP
+            connection that has been idle for longest is closed.
+        max_headers: Most headers of an HTTP request.
+        max_header_bytes: Most bytes of them and of the URL.
+        client_timeout: Seconds for which an HTTP client may keep the gateway waiting: for a request's head, for a body
+            that does not get on, for taking the answer; 0 for ever.
         stream_window: Requests of one gRPC stream worked on at the same time.
         replica_wait: Seconds a request waits for a replica to come (back) when none is ready.
         replica_retries: How often a call that may have run is tried again on another replica.
@@ -83,8 +98,18 @@ class GatewaySettings:
     """
 
     max_in_flight: int = 1024
+    longest_wait: float = 10.0
+    least_queue: int = 16
+    small_request: int = 2048
     max_message_bytes: int = 64 * 1024 * 1024
     max_texts: int = 65_536
+    max_text_characters: int = 16 * 1024 * 1024
+    max_parameters: int = 256
+    max_parameter_bytes: int = 4 * 1024 * 1024
+    max_connections: int = 4096
+    max_headers: int = 128
+    max_header_bytes: int = 65_536
+    client_timeout: float = 30.0
     stream_window: int = 64
     replica_wait: float = 10.0
     replica_retries: int = 2
@@ -131,12 +156,13 @@ def _exactly(kind: type, name: str, value: Any) -> Any:
 
 
 def _number(name: str, value: Any, kind: type) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value != int(value)):
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or (kind is int and number != int(number)):
         raise ConfigurationError(f"gateway.uses_with.{name} must be a number, got {value!r}")
     if value < 0 or (value == 0 and name.startswith("max_")):
         raise ConfigurationError(f"gateway.uses_with.{name} must not be {value!r}")
-    number: int | float = kind(value)
-    return number
+    converted: int | float = kind(value)
+    return converted
 
 
 def _strings(name: str, value: Any) -> list[str]:

@@ -9,12 +9,12 @@ A part is a run of whole documents. Parts are of like size in bytes, which for t
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from flowdex.proto.encoding import delimited
 
-__all__ = ["cut", "join", "worth_cutting"]
+__all__ = ["count_documents", "cut", "join", "worth_cutting"]
 
 _DATA_FIELD = 4  # of DataRequestProto
 _DOCS_FIELD = 1  # of DataContentProto, and the documents in it of DocListProto
@@ -38,7 +38,7 @@ def cut(data: bytes | memoryview, parts: int, least: int) -> list[bytes]:
         return []
     message = bytes(data)
     try:
-        ends = _document_ends(message)
+        ends = list(_documents(message))
     except (IndexError, ValueError):
         return []  # whoever parses it says what is wrong with it
     starts, count = [start for start, _ in ends], len(ends)
@@ -46,6 +46,23 @@ def cut(data: bytes | memoryview, parts: int, least: int) -> list[bytes]:
     if parts < 2:
         return []
     return [_wrap(message, ends[first:last]) for first, last in pairwise(_cuts(starts, parts, least, len(message)))]
+
+
+def count_documents(data: bytes | memoryview, most: int) -> int:
+    """How many documents a message has, from its `data` field; it stops counting at `most`.
+
+    Returns:
+        The count; of a message that is damaged or holds something else, what was counted up to there.
+    """
+    message, count = bytes(data), 0
+    try:
+        for _ in _documents(message):
+            count += 1
+            if count >= most:
+                break
+    except (IndexError, ValueError):
+        pass  # whoever parses it says what is wrong with it
+    return count
 
 
 def worth_cutting(data: bytes | memoryview, least: int) -> bool:
@@ -68,26 +85,23 @@ def _cuts(starts: Sequence[int], parts: int, least: int, size: int) -> list[int]
     return [*cuts, count]
 
 
-def _document_ends(message: bytes) -> list[tuple[int, int]]:
+def _documents(message: bytes) -> Iterator[tuple[int, int]]:
     """Start and end of each document, tag and all.
 
     Raises:
         ValueError: There is something else than documents.
         IndexError: It ends in the middle of a field.
     """
-    found: list[tuple[int, int]] = []
     for data_start, data_end in _fields(message, 0, len(message), _DATA_TAG):
         for docs_start, docs_end in _fields(message, data_start, data_end, _DOCS_TAG):
             position = docs_start
             for _, end in _fields(message, docs_start, docs_end, _DOCS_TAG):
-                found.append((position, end))
+                yield position, end
                 position = end
-    return found
 
 
-def _fields(message: bytes, position: int, end: int, tag: int) -> list[tuple[int, int]]:
+def _fields(message: bytes, position: int, end: int, tag: int) -> Iterator[tuple[int, int]]:
     """Start and end of the content of each field; all of them must have this tag."""
-    found = []
     while position < end:
         if message[position] != tag:
             raise ValueError("another field")
@@ -103,11 +117,10 @@ def _fields(message: bytes, position: int, end: int, tag: int) -> list[tuple[int
                 if byte <= 0x7F:
                     break
                 shift += 7
-        found.append((position, position + length))
+        yield position, position + length
         position += length
     if position != end:
         raise ValueError("it ends in the middle of a field")
-    return found
 
 
 def _wrap(message: bytes, documents: Sequence[tuple[int, int]]) -> bytes:

@@ -17,14 +17,22 @@ from typing import TYPE_CHECKING, Any
 from flowdex import wire
 from flowdex.errors import FlowdexError, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex_orchestrator.gateway.metrics import BOUNDS, Durations
 from flowdex_orchestrator.gateway.topology import GATEWAY
+from flowdex_orchestrator.observability.durations import BOUNDS, Durations
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.replicas import ReplicaPool
     from flowdex_orchestrator.gateway.server import Gateway
 
-__all__ = ["STATUS_ENDPOINT", "executor_statuses", "flow_readiness", "flow_status", "queue_times", "status_results"]
+__all__ = [
+    "STATUS_ENDPOINT",
+    "executor_statuses",
+    "flow_readiness",
+    "flow_status",
+    "metrics_text",
+    "queue_times",
+    "status_results",
+]
 
 STATUS_ENDPOINT = "/status"
 
@@ -73,6 +81,11 @@ async def queue_times(gateway: Gateway) -> dict[str, float]:
     names = list(gateway.pools)
     waits = await asyncio.gather(*(gateway.pools[name].queue_ms() for name in names))
     return {name: wait for name, wait in zip(names, waits, strict=True) if wait is not None}
+
+
+async def metrics_text(gateway: Gateway) -> bytes:
+    """What Prometheus reads."""
+    return gateway.router.metrics.expose(gateway, await queue_times(gateway))
 
 
 async def executor_statuses(gateway: Gateway, among: Collection[str] | None = None) -> dict[str, Any]:

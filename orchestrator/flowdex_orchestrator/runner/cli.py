@@ -69,6 +69,14 @@ def _replicas(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
     metavar="SECONDS",
     help="Give up when it is not ready by then.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Loopback port for Prometheus: the runner's own metrics and the list of all processes'; 0 for any free one.",
+)
 @click.option("--check/--no-check", default=True, help="Look for mistakes in the flow file first.  [default: check]")
 @click.option("--background", is_flag=True, hidden=True, help="Run as the background half of --detach.")
 def up(
@@ -80,6 +88,7 @@ def up(
     free_ports: bool,
     detach: bool,
     timeout: float | None,
+    metrics_port: int,
     check: bool,
     background: bool,
 ) -> int:
@@ -98,6 +107,7 @@ def up(
     from flowdex.errors import ConfigurationError, FlowdexError
     from flowdex_orchestrator.flow import load_flow
     from flowdex_orchestrator.flow.overrides import parse_overrides
+    from flowdex_orchestrator.runner.metrics import published
     from flowdex_orchestrator.runner.plan import make_plan
     from flowdex_orchestrator.runner.run import run_flow
     from flowdex_orchestrator.runner.table import PlainLines, display_for, start_times
@@ -124,17 +134,17 @@ def up(
             try:
                 plan = make_plan(model, flow_file, folder, cwd, overrides)
                 display = PlainLines(console) if background else display_for(console, expected)
-                return asyncio.run(
-                    run_flow(
-                        plan,
-                        state,
-                        folder,
-                        display,
-                        on_ready=lambda state: _show_ready(state, began, background=background),
-                        on_stop=lambda: click.echo("Stopping the flow ...", err=True),
-                        timeout=timeout or math.inf,
-                    )
+                run = run_flow(
+                    plan,
+                    state,
+                    folder,
+                    display,
+                    on_ready=lambda state: _show_ready(state, began, background=background),
+                    on_stop=lambda: click.echo("Stopping the flow ...", err=True),
+                    timeout=timeout or math.inf,
                 )
+                with published(state, metrics_port):
+                    return asyncio.run(run)
             except FlowdexError as error:
                 _note_failure(state, folder, str(error))
                 raise
@@ -143,6 +153,7 @@ def up(
     options += ["--free-ports"] if free_ports else []
     options += ["--insecure"] if insecure else []
     options += [] if timeout is None else ["--timeout", str(timeout)]
+    options += ["--metrics-port", str(metrics_port)]
     _show_ready(_detach(flow_file, cwd, folder, options, expected), began, background=True)
     return 0
 
@@ -387,6 +398,7 @@ def _as_json(state: FlowState | None, flow_file: Path, rows: list[dict[str, obje
         "started_at": state.started_at,
         "ready_at": state.ready_at,
         "endpoints": state.endpoints,
+        "metrics": state.metrics if state.running else "",
         "error": state.error,
         "processes": rows,
     }

@@ -39,7 +39,7 @@ _GATEWAY = "gateway"
 _GATEWAY_TIMEOUT = 60.0  # seconds, counted from the moment when all executors are ready
 _TO_END = 5.0  # seconds a process may take to end after its last request
 _SCHEMES = {"websocket": "ws", "bert": "tcp", "bert-out": "tcp"}
-_REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # a server that listens everywhere
+_REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # nosec B104 # read, not bound; a server that listens everywhere
 
 
 def make_plan(
@@ -60,7 +60,7 @@ def make_plan(
     """
     listeners = flow.gateway.listeners()
     fixed = {port for executor in flow.executors for port in executor.ports} | {port for _, port in listeners}
-    wanted = sum(executor.replicas for executor in flow.executors) + len(listeners) + 2
+    wanted = 2 * sum(executor.replicas for executor in flow.executors) + len(listeners) + 3
     free = free_ports(wanted, exclude=frozenset(fixed))
     ports = {protocol: port or free.pop() for protocol, port in listeners}
     planner = _Planner(
@@ -72,6 +72,7 @@ def make_plan(
         gateway_ports=ports,
         control_port=free.pop(),
         runner_port=free.pop(),
+        metrics_port=free.pop(),
         token=secrets.token_urlsafe(32),
         flow_key=secrets.token_urlsafe(32) if keys_path(flow) is not None else None,
     )
@@ -92,6 +93,7 @@ class _Planner:
     gateway_ports: Mapping[str, int]
     control_port: int
     runner_port: int
+    metrics_port: int
     token: str
     flow_key: str | None
 
@@ -104,7 +106,7 @@ class _Planner:
         """One plan a replica."""
         settings = self.overrides.get(executor.name, {})
         return [
-            self._replica(executor, replica, place, executor.replicas, settings)
+            self._replica(executor, replica, place, executor.replicas, settings, 0 if executor.external else free.pop())
             for replica, place in enumerate(self._places(executor, free))
         ]
 
@@ -125,26 +127,42 @@ class _Planner:
         """
         executor = self.flow.executor(name)
         fixed = {port for each in self.flow.executors for port in each.ports}
-        reserved = {*self.gateway_ports.values(), self.control_port, self.runner_port}
-        (port,) = free_ports(1, exclude=frozenset({*taken, *fixed, *reserved}))
-        return self._replica(executor, number, (executor.hosts[0], port), replicas, settings)
+        reserved = {*self.gateway_ports.values(), self.control_port, self.runner_port, self.metrics_port}
+        port, metrics_port = free_ports(2, exclude=frozenset({*taken, *fixed, *reserved}))
+        return self._replica(executor, number, (executor.hosts[0], port), replicas, settings, metrics_port)
 
-    def _replica(
-        self, executor: Executor, number: int, place: tuple[str, int], replicas: int, settings: Mapping[str, Any]
+    def _replica(  # noqa: PLR0917 - made in two places here
+        self,
+        executor: Executor,
+        number: int,
+        place: tuple[str, int],
+        replicas: int,
+        settings: Mapping[str, Any],
+        metrics_port: int,
     ) -> ProcessPlan:
         host, port = place
         launch, reached = None, host
         if not executor.external:
             reached = _REACHED_AT.get(host, host)
-            options = ("--host", host, "--port", f"{port}", "--replica", f"{number}")
-            given = [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+            given = {"host": host, "port": port, "replica": number, "metrics-port": metrics_port}
+            options = [part for name, value in given.items() for part in (f"--{name}", f"{value}")]
+            options += [part for key, value in settings.items() for part in ("--set", f"{key}={json.dumps(value)}")]
             launch = self._launch(
                 f"{executor.name}-{number}",
-                ("executor", executor.name, *options, *given),
+                ("executor", executor.name, *options),
                 child_environment(executor.env, replicas=replicas, replica=number, url=self.url, key=self.flow_key),
             )
         timeout = executor.ready_timeout or math.inf
-        return ProcessPlan(executor.name, number, reached, port, launch, partial(GrpcProbe, reached, port), timeout)
+        return ProcessPlan(
+            executor.name,
+            number,
+            reached,
+            port,
+            launch,
+            partial(GrpcProbe, reached, port),
+            timeout,
+            metrics_port=None if executor.external else metrics_port,
+        )
 
     @property
     def url(self) -> str | None:
@@ -168,6 +186,7 @@ class _Planner:
             for protocol, port in ports.items()
         }
         arguments = [_GATEWAY, "--host", host, "--control-port", f"{self.control_port}"]
+        arguments += ["--metrics-port", f"{self.metrics_port}"]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]
         if flow.gateway.insecure:
@@ -193,7 +212,8 @@ class _Planner:
             raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
         timeout = min(_GATEWAY_TIMEOUT, flow.gateway.ready_timeout or math.inf)
         grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
-        return ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace), endpoints
+        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace, self.metrics_port)
+        return plan, endpoints
 
     @staticmethod
     def _places(executor: Executor, free: list[int]) -> list[tuple[str, int]]:

@@ -47,7 +47,7 @@ def free_ports(count: int, host: str = LOOPBACK, *, exclude: frozenset[int] = fr
     for _ in range(_ATTEMPTS + count):
         if len(found) == count:
             return found
-        port = random.randint(low, max(highest, low + _ATTEMPTS))
+        port = random.randint(low, max(highest, low + _ATTEMPTS))  # nosec B311 # a port, no secret
         if port not in exclude and port not in found and is_free(port, host):
             found.append(port)
     raise Unavailable(f"found no free port on {host} between {low} and {highest}; give the executors a `port:` each")

@@ -89,7 +89,7 @@ class ProcessId:
 
     @classmethod
     def _from_ps(cls, pid: int) -> ProcessId | None:
-        ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        ps = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)  # nosec B607 # who starts the runner chooses its PATH
         status, _, start = ps.stdout.strip().partition(" ")
         return None if not start or status.startswith("Z") else cls(pid, start.strip())
 
@@ -114,6 +114,7 @@ class ProcessState:
     started_at: float | None = None  # of the process that runs now, or ran last
     ready_at: float | None = None
     cause: str = ""  # why it ended, or what it waits for
+    metrics_port: int | None = None  # of loopback; None for an external executor
 
     @property
     def label(self) -> str:
@@ -136,6 +137,7 @@ class FlowState:
     error: str = ""  # why the start failed
     grace: float = 0.0  # seconds that an orderly stop may take
     control: str = ""  # address at which the runner takes commands
+    metrics: str = ""  # URL of the runner's metrics
 
     @property
     def running(self) -> bool:

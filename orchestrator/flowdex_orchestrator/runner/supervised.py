@@ -64,7 +64,7 @@ class Policy:
             pause = self.slow_pause
         else:
             pause = min(self.longest_pause, self.first_pause * self.factor ** (failures - 1))
-        return pause * random.uniform(1 - self.jitter, 1 + self.jitter)
+        return pause * random.uniform(1 - self.jitter, 1 + self.jitter)  # nosec B311 # spreads load, hides nothing
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class ProcessPlan:
         probe: Makes the probe that tells when it is ready.
         timeout_ready: Seconds it may take to get ready.
         grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
+        metrics_port: Where on loopback Prometheus reads its metrics; None for one that is not started here.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ProcessPlan:
     probe: Callable[[], Probe]
     timeout_ready: float = math.inf
     grace: float = 35.0
+    metrics_port: int | None = None
 
     @property
     def address(self) -> str:
@@ -125,7 +127,12 @@ class Supervised:
     ) -> None:
         self.plan = plan
         self.state = ProcessState(
-            plan.name, plan.replica, plan.host, plan.port, log=str(plan.launch.log) if plan.launch else ""
+            plan.name,
+            plan.replica,
+            plan.host,
+            plan.port,
+            log=str(plan.launch.log) if plan.launch else "",
+            metrics_port=plan.metrics_port,
         )
         self._policy = policy
         self._changed = changed

@@ -163,7 +163,8 @@ class Supervisor:
 
     def ports(self) -> set[int]:
         """The ports of all processes."""
-        return {each.plan.port for each in self._all}
+        ports = {each.plan.port for each in self._all}
+        return ports | {each.plan.metrics_port for each in self._all if each.plan.metrics_port is not None}
 
     async def start(self, timeout: float = math.inf) -> None:
         """Start everything and wait until all of it is ready; returns early when a stop is requested.

@@ -144,6 +144,7 @@ def process_rows(state: FlowState, memory: dict[int, int]) -> list[dict[str, obj
             "pid": process.process.pid if process.process is not None else None,
             "host": process.host,
             "port": process.port,
+            "metrics_port": process.metrics_port,
             "state": process.state.value,
             "restarts": process.restarts,
             "uptime": round(now - process.started_at, 1) if process.process and process.started_at else None,

@@ -84,6 +84,17 @@ _THREADS_END_WITHIN = 0.5  # seconds
     show_default=True,
     help="Time to end requests in, at stop.",
 )
+@click.option(
+    "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
+)
+@click.option(
+    "--metrics-port",
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Port for Prometheus, 0 for any free one.",
+)
 def executor(  # noqa: PLR0917 - click passes them by name
     name: str,
     flow_file: Path | None,
@@ -98,6 +109,8 @@ def executor(  # noqa: PLR0917 - click passes them by name
     max_message_mib: int,
     max_connection_age: float | None,
     grace: float,
+    metrics_host: str,
+    metrics_port: int,
 ) -> None:
     """Serve the executor NAME of a flow over gRPC.
 
@@ -130,6 +143,9 @@ def executor(  # noqa: PLR0917 - click passes them by name
         grace=grace,
         stacks=stacks,
         parent_pid=parent_pid,
+        replica=replica,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
     )
     process_exit = _Exit()
     process_exit(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))

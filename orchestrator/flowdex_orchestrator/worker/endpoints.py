@@ -114,6 +114,12 @@ class EndpointTable:
         own = getattr(self._executor, "queue_ms", None)
         return float(own) if isinstance(own, (int, float)) else self._queue.mean_ms()
 
+    @property
+    def queue_clock(self) -> QueueClock:
+        """Times how long requests wait: for a thread, or the executor's own attribute `queue_clock`."""
+        own = getattr(self._executor, "queue_clock", None)
+        return own if isinstance(own, QueueClock) else self._queue
+
     def find(self, path: str) -> Endpoint:
         """The endpoint bound to `path`, or the one for all others.
 

@@ -33,9 +33,11 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
 from flowdex.timeouts import within
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
+from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
 from flowdex_orchestrator.processes import watch_parent
 from flowdex_orchestrator.traits import Traits
 from flowdex_orchestrator.worker.endpoints import EndpointTable
+from flowdex_orchestrator.worker.metrics import WorkerMetrics
 from flowdex_orchestrator.worker.service import ExecutorService
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ class ServerOptions:
         grace: Seconds to finish requests in flight after SIGTERM.
         stacks: Whether error replies carry the traceback.
         parent_pid: Process whose end ends this one.
+        replica: Number of this replica, for its metrics.
+        metrics_host: Address to listen on for Prometheus.
+        metrics_port: Port for it; 0 takes any free one, None opens none.
     """
 
     host: str = "127.0.0.1"
@@ -71,6 +76,9 @@ class ServerOptions:
     grace: float = 30.0
     stacks: bool = False
     parent_pid: int | None = None
+    replica: int = 0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
 
 
 async def serve(name: str, load: Callable[[], Executor], options: ServerOptions) -> None:
@@ -86,14 +94,22 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         BaseException: Whatever `load` or the executor's `warm_up` raises, `SystemExit` included.
     """
     stop = _Stop(options)
-    service = ExecutorService(
-        name, stacks=options.stacks, largest=options.max_message_bytes, age=options.max_connection_age
-    )
     health = HealthService(EXECUTOR_SERVICES)
+    metrics = WorkerMetrics(name, options.replica, in_flight=lambda: service.in_flight, ready=lambda: health.serving)
+    service = ExecutorService(
+        name,
+        stacks=options.stacks,
+        largest=options.max_message_bytes,
+        age=options.max_connection_age,
+        observe=metrics.observe,
+    )
     server, port = _listen(service, health, options)
     await server.start()
     stop.watch()
     log.info("executor %s listens on %s:%d and loads", name, options.host, port)
+    if options.metrics_port is not None:
+        page = Page(metrics.expose, CONTENT_TYPE)
+        serve_metrics({"/metrics": page}, options.metrics_host, options.metrics_port)
     started = time.monotonic()
     loading = _in_thread(lambda loop: _load(load, name, loop))
     either: set[asyncio.Future[Any]] = {loading, stop.requested}
@@ -105,6 +121,7 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         return
 
     executor, endpoints, discovery, info = cast(_Loaded, loading.result().value)
+    metrics.open(executor, endpoints)
     service.open(endpoints, discovery, info, Traits.of(executor))
     health.set(True)
     log.info("executor %s is ready after %.1f s: %s", name, time.monotonic() - started, ", ".join(endpoints.paths))

@@ -17,7 +17,7 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from flowdex import wire
 from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
+from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
@@ -39,6 +40,7 @@ _QUIET = 0.1  # seconds without a request after which none is on its way any mor
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Reply = pb.DataRequestProto | pb.SingleDocumentRequestProto
+Observe = Callable[[str, float, str], None]
 
 
 class _Answer(NamedTuple):
@@ -54,18 +56,33 @@ class ExecutorService:
         stacks: Whether error replies carry the traceback.
         largest: Bytes of the largest reply; gRPC's own limit holds only for calls of their own.
         age: Seconds after which a stream of calls ends in good order, None for never.
+        observe: Told of each request's end: its endpoint, seconds, the name of its error (empty for none).
     """
 
-    def __init__(self, name: str, *, stacks: bool = False, largest: int = 2**31 - 1, age: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        stacks: bool = False,
+        largest: int = 2**31 - 1,
+        age: float | None = None,
+        observe: Observe = lambda endpoint, seconds, error: None,
+    ) -> None:
         self._name = name
         self._stacks = stacks
         self._endpoints: EndpointTable | None = None
         self._discovery = b""
         self._traits = NO_TRAITS
         self._info = b""
+        self._observe = observe
         self._draining = asyncio.Event()
         self._in_flight = InFlight()
         self._exchange = Exchange(self._exchanged, self._in_flight, self._draining, largest, age)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
+        return self._in_flight.count
 
     def open(
         self,
@@ -192,7 +209,7 @@ class ExecutorService:
 
     async def _load(self, data: bytes, context: Context) -> bytes:
         endpoints = await self._loaded(context)
-        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self._in_flight.count}).encode()
+        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self.in_flight}).encode()
 
     async def _loaded(self, context: Context) -> EndpointTable:
         try:
@@ -216,7 +233,7 @@ class ExecutorService:
         remaining = invocation.remaining
         if remaining is not None and remaining <= 0:
             raise Refused(DeadlineExceeded.status.grpc, "the deadline passed before the executor was called")
-        failed = False
+        failed = ""
         started = time.time_ns()
         try:
             endpoint = endpoints.find(request.header.exec_endpoint)
@@ -225,7 +242,7 @@ class ExecutorService:
                 sources=[each.routes[-1].executor if each.routes else "" for each in requests],
                 parameters=self._parameters(endpoints, request),
             )
-            with caller_waits(remaining):
+            with caller_waits(remaining), asked_priority(priority_in(invocation.metadata)):
                 outcome = await endpoint(call)
             if outcome.results is not None:
                 self._set_results(request, outcome.results)
@@ -233,12 +250,15 @@ class ExecutorService:
             documents = wire.serialize_data(outcome.documents)
         except (Exception, SystemExit) as error:  # the one place where unknown errors become incidents
             self._set_error(request, error)
-            documents, failed = b"", True
+            documents = b""
+            failed = error.name if isinstance(error, FlowdexError) else type(error).__name__
+        ended = time.time_ns()
+        self._observe(request.header.exec_endpoint, (ended - started) / 1e9, failed)
         request.ClearField("data")
         route = request.routes.add(executor=self._name)
         route.start_time.seconds, route.start_time.nanos = divmod(started, 1_000_000_000)
-        route.end_time.seconds, route.end_time.nanos = divmod(time.time_ns(), 1_000_000_000)
-        return _Answer(request.SerializeToString() + documents, failed)
+        route.end_time.seconds, route.end_time.nanos = divmod(ended, 1_000_000_000)
+        return _Answer(request.SerializeToString() + documents, bool(failed))
 
     def _set_results(self, request: pb.DataRequestProto, results: Mapping[str, Any]) -> None:
         try:

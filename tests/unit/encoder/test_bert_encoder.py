@@ -68,7 +68,7 @@ async def test_families_and_backends_equal_automodel(make_model: Any, family: st
     vectors = await vectors_of(encoder, TEXTS)
     status = await encoder.status()
     encoder.close()
-    assert status["backend"] == ("packed" if backend == "auto" and family != "mpnet" else "transformers")
+    assert status["backend"] == ("packed and onnx" if backend == "auto" and family != "mpnet" else "transformers")
     expected = expected_vectors(folder, TEXTS, status["max_tokens"])
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
 

@@ -171,7 +171,7 @@ def test_exact_backends_share_a_fingerprint_and_int8_does_not(make_model: Any) -
         encoder.close()
         return encoder.fingerprint(encoder.defaults)
 
-    exact = {fingerprint(backend=backend) for backend in ("packed", "transformers", "onnx", "ctranslate2")}
+    exact = {fingerprint(backend=backend) for backend in ("auto", "packed", "transformers", "onnx", "ctranslate2")}
     lossy = {fingerprint(backend=backend, quantization="int8") for backend in ("onnx", "ctranslate2")}
     assert (len(exact), len(lossy), exact & lossy) == (1, 2, set())
     (one,) = exact

@@ -287,8 +287,8 @@ def test_metrics_of_dashboard_and_autoscaler_exist(default: Files) -> None:
             in_flight = 0
 
     metrics = Metrics()
-    metrics.observe("/encode", 1.0, 200)
-    known = set(re.findall(r"^(flowdex_\w+)", metrics.expose(Gateway, {"a": 1.0}), re.MULTILINE))  # type: ignore[arg-type]
+    metrics.observe("/encode", 1.0)
+    known = set(re.findall(r"^(flowdex_\w+)", metrics.expose(Gateway, {"a": 1.0}).decode(), re.MULTILINE))  # type: ignore[arg-type]
     used = set(re.findall(r"flowdex_\w+", default["components/monitoring/dashboard.json"]))
     used |= set(re.findall(r"flowdex_executor_\w+", default["components/keda/scaled-objects.yaml"]))
     assert used

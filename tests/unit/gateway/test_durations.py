@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdex_orchestrator.gateway.metrics import BOUNDS, Durations
+from flowdex_orchestrator.observability.durations import BOUNDS, Durations
 
 
 def durations(*seconds: float, failed: int = 0) -> Durations:

@@ -115,7 +115,7 @@ def test_the_last_start_tells_what_is_left() -> None:
 def test_rows_and_table() -> None:
     now = time.time()
     state = flow(
-        process(state=State.READY, process=ME, started_at=now - 65, restarts=2),
+        process(state=State.READY, process=ME, started_at=now - 65, restarts=2, metrics_port=9),
         ProcessState("ext", 0, "10.0.0.1", 9, state=State.READY),
         ProcessState("gateway", None, "127.0.0.1", 8, log="x", state=State.WAITING, cause="ValueError: no"),
     )
@@ -126,6 +126,7 @@ def test_rows_and_table() -> None:
         "pid": 1,
         "host": "127.0.0.1",
         "port": 7,
+        "metrics_port": 9,
         "state": "ready",
         "restarts": 2,
         "uptime": 65.0,

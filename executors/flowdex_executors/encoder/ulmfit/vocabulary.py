@@ -98,7 +98,7 @@ def _read_pickle(data: bytes) -> Any:  # noqa: PLR0912 - one branch a kind of op
         ConfigurationError: It has an opcode that such a pickle does not need.
         ValueError: It is not a pickle, or a broken one.
     """
-    import pickletools
+    import pickletools  # nosec B403 # reads opcodes, runs none
 
     stack: list[Any] = []
     memo: dict[int, Any] = {}

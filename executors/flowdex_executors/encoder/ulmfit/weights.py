@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_pth(path: Path) -> Any:
-    import pickle
+    import pickle  # nosec B403 # the error alone
     import zipfile
 
     import torch

@@ -14,7 +14,7 @@ __all__ = ["ingresses", "routes"]
 
 _DEFAULT_HOST = "flowdex.example.org"
 _LED_IN = ("grpc", "http")
-_DEFAULT_SECRET = "gateway-tls"
+_DEFAULT_SECRET = "gateway-tls"  # nosec B105 # a name
 # Of the usual controller; others read their own.
 _PLAIN: Object = {
     "nginx.ingress.kubernetes.io/proxy-body-size": "64m",

@@ -162,7 +162,7 @@ def _mounts(workload: Workload) -> list[Object]:
         {"name": FLOW, "mountPath": FLOW_FOLDER, "readOnly": True},
         {"name": "home", "mountPath": HOME},
         {"name": "cache", "mountPath": CACHE},
-        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "tmp", "mountPath": "/tmp"},  # nosec B108 # a folder within the container
     ]
     if workload.stateful:
         if workload.index_mount == HOME:

@@ -141,7 +141,7 @@ def _stateful_set(deployment: Deployment) -> Object:
             {"name": "storage", "mountPath": "/qdrant/storage"},
             {"name": "snapshots", "mountPath": "/qdrant/snapshots"},
             {"name": "init", "mountPath": "/qdrant/init"},
-            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "tmp", "mountPath": "/tmp"},  # nosec B108 # a folder within the container
         ],
     }
     pod: Object = {

@@ -18,10 +18,10 @@ _POOLING = {
     "REDUCE_MEAN": "mean",
     "REDUCE_MAX": "max",
     "REDUCE_MEAN_MAX": "mean_max",
-    "FIRST_TOKEN": "cls",
-    "CLS_TOKEN": "cls",
-    "LAST_TOKEN": "sep",  # its last token is the last [SEP]
-    "SEP_TOKEN": "sep",
+    "FIRST_TOKEN": "cls",  # nosec B105 # BERT's tokens
+    "CLS_TOKEN": "cls",  # nosec B105 # BERT's tokens
+    "LAST_TOKEN": "sep",  # nosec B105 # BERT's tokens; its last token is the last [SEP]
+    "SEP_TOKEN": "sep",  # nosec B105 # BERT's tokens
 }
 
 

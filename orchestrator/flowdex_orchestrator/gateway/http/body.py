@@ -40,9 +40,12 @@ class JsonRequest(Request):
         """Read the body.
 
         Raises:
-            HTTPException: 413 as soon as it is too large, 415 if it does not claim to be JSON.
+            HTTPException: 413 as soon as it is too large, 415 if it is compressed or does not claim to be JSON.
         """
         if not hasattr(self, "_body"):
+            if (coding := self.headers.get("content-encoding", "identity").strip().lower()) != "identity":
+                # Some bytes of it may stand for gigabytes.
+                raise HTTPException(415, f"send the body as it is, without Content-Encoding: {coding}")
             limit: int = self.app.state.max_message_bytes
             declared = self.headers.get("content-length", "")
             size = int(declared) if declared.isdecimal() else 0

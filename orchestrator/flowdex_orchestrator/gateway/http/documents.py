@@ -8,9 +8,9 @@ POST /count                   how many
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Path, Query, Response
 
 from flowdex.documents import DocumentBatch
@@ -112,8 +112,8 @@ def add_document_routes(router: APIRouter) -> None:
 
 def _filter(text: str | None) -> dict[str, Any] | None:
     try:
-        condition = None if text is None else json.loads(text)
-    except ValueError as error:
+        condition = None if text is None else orjson.loads(text)
+    except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the filter is not JSON: {error}") from None
     if condition is not None and not isinstance(condition, dict):
         raise InvalidInput('the filter must be a JSON object, such as {"year": {"$gte": 1960}}')

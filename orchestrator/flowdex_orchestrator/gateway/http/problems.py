@@ -18,7 +18,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound, Unauthenticated
@@ -132,6 +132,8 @@ class IncidentMiddleware:
 
         try:
             await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            pass  # it went away before its request was there: nobody is left to answer
         except Exception:
             logger.exception("%s %s failed in the gateway", scope["method"], scope["path"])
             if started:

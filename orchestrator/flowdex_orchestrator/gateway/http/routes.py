@@ -25,8 +25,8 @@ from flowdex_orchestrator.gateway.http.jina.route import add_jina_routes
 from flowdex_orchestrator.gateway.http.jina.websocket import add_websocket_routes
 from flowdex_orchestrator.gateway.http.mapping import add_map_route
 from flowdex_orchestrator.gateway.http.ranking import add_rank_route
-from flowdex_orchestrator.gateway.metrics import CONTENT_TYPE
-from flowdex_orchestrator.gateway.status import flow_status, queue_times
+from flowdex_orchestrator.gateway.status import flow_status, metrics_text
+from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -113,8 +113,7 @@ def make_routers() -> tuple[APIRouter, ...]:
     async def metrics(request: Request) -> Response:
         """What Prometheus reads: requests, latencies, replicas, queues."""
         gateway: Gateway = request.app.state.gateway
-        text = gateway.router.metrics.expose(gateway, await queue_times(gateway))
-        return Response(text, media_type=CONTENT_TYPE)
+        return Response(await metrics_text(gateway), media_type=CONTENT_TYPE)
 
     @router.get("/health/live", tags=["service"])
     async def live() -> models.Health:

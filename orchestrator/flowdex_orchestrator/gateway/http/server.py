@@ -17,6 +17,7 @@ from uvicorn.protocols.websockets.websockets_impl import WebSocketProtocol
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.http.app import make_app
+from flowdex_orchestrator.gateway.http.connections import Connections, protocol_class
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -34,10 +35,12 @@ class HttpServer:
 
     def __init__(self, gateway: Gateway) -> None:
         self._drain = gateway.settings.drain
+        self._connections = Connections(gateway.settings)
         config = uvicorn.Config(
             make_app(gateway),
             loop="none",
             lifespan="off",
+            http=protocol_class(self._connections),
             ws=WebSocketProtocol,
             ws_max_size=_FRAME_LIMIT * gateway.settings.max_message_bytes,
             ws_ping_timeout=_PONG,
@@ -51,6 +54,7 @@ class HttpServer:
         )
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
+        self._sweep: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen and answer.
@@ -79,6 +83,7 @@ class HttpServer:
             if self._task.done():
                 self._task.result()
             await asyncio.sleep(0.005)
+        self._sweep = asyncio.create_task(self._connections.sweep())
         return bound
 
     async def stop(self) -> None:
@@ -87,6 +92,8 @@ class HttpServer:
             self._server.drain = self._drain
             self._server.should_exit = True
             await self._task
+        if self._sweep is not None:
+            self._sweep.cancel()
 
 
 class _Server(uvicorn.Server):
