@@ -13,6 +13,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -117,6 +118,7 @@ def gateway(
     from flowdex_orchestrator.access import Caller, Role, guard_of, keys_path
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
+    from flowdex_orchestrator.flow.certificates import gateway_files
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
     flow = load_flow(flow_file or default_flow_path())
@@ -129,11 +131,13 @@ def gateway(
     custom = {endpoint: Role(role) for endpoint, role in flow.gateway.roles.items()}
     guard = guard_of(key_file or keys_path(flow), custom)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
+    files = gateway_files(flow)
 
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop, parent_pid)
-        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert, guard=guard) as running:
+        options: dict[str, Any] = {"name": flow.name, "bert": flow.gateway.bert, "certificates": files, "guard": guard}
+        async with Gateway(targets, settings, **options) as running:
             open_ports = await running.serve(
                 host or flow.gateway.host,
                 grpc_port=ports.get("grpc"),

@@ -25,6 +25,7 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError, FlowdexError
 from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
@@ -37,6 +38,7 @@ from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.status import flow_readiness
 from flowdex_orchestrator.gateway.streaming import answer_stream, incident
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
+from flowdex_orchestrator.tls import listen
 
 __all__ = ["GrpcServer"]
 
@@ -77,6 +79,7 @@ class GrpcServer:
         pools: The executors' replicas, for what is asked about them.
         settings: The gateway's limits.
         guard: Who may call; everybody where None.
+        files: Certificates; None for no TLS.
     """
 
     def __init__(
@@ -85,12 +88,14 @@ class GrpcServer:
         pools: Mapping[str, ReplicaPool],
         settings: GatewaySettings,
         guard: Guard | None = None,
+        files: CertificateFiles | None = None,
     ) -> None:
         self.health = HealthService(GATEWAY_SERVICES)
         self._router = router
         self._pools = pools
         self._settings = settings
         self._guard = guard
+        self._files = files
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -119,7 +124,7 @@ class GrpcServer:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             _try_port(host, port)
-            bound = server.add_insecure_port(address)
+            bound = listen(server, address, self._files)
         except (OSError, RuntimeError) as error:
             raise ConfigurationError(
                 f"the gRPC port {port} of {host} cannot be opened: {getattr(error, 'strerror', None) or error}; "

@@ -15,6 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.access.network import check_open
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
@@ -24,6 +25,7 @@ from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, metrics_text, status_results
 from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
+from flowdex_orchestrator.tls import Hop
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.access import Guard
@@ -50,6 +52,7 @@ class Gateway:
         resolve: How the names of `dns:///` addresses are resolved.
         bert: What clients of bert-as-service get; its defaults where not given.
         guard: Who may call; everybody where not given.
+        certificates: What gRPC, HTTP and WebSockets are encrypted with; None for no TLS.
 
     Attributes:
         router: Answers requests.
@@ -72,8 +75,10 @@ class Gateway:
         resolve: Resolve = resolve,
         bert: Bert | None = None,
         guard: Guard | None = None,
+        certificates: CertificateFiles | None = None,
     ) -> None:
         self.name = name
+        self.certificates = certificates
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
         self.host = "127.0.0.1"
@@ -90,7 +95,7 @@ class Gateway:
         self.router = Router(topology, self.pools, self.settings, guard)
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self.router.answer("/bert/status", self._bert_status)
-        self._grpc = GrpcServer(self.router, self.pools, self.settings, guard)
+        self._grpc = GrpcServer(self.router, self.pools, self.settings, guard, certificates)
         self._web: list[HttpServer] = []
         self._bert: BertServer | None = None
         self.runner_token: str | None = None
@@ -106,7 +111,9 @@ class Gateway:
                 timeout=target.timeout,
                 retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
                 wait=self.settings.replica_wait,
+                hop=Hop(target.certificates),
                 on_change=partial(self._changed, target.name),
+                largest=self.settings.max_reply_bytes,
             )
             names = [address for address in target.addresses if address.startswith(SCHEME)]
             self._names[target.name] = [NameWatch(pool, name, resolve=resolve) for name in names]
@@ -311,6 +318,8 @@ def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None 
     Raises:
         ConfigurationError: An address belongs to no executor, or an executor has none.
     """
+    from flowdex_orchestrator.flow.certificates import hop_files
+
     addresses = addresses or {}
     for name in addresses:
         flow.executor(name)
@@ -331,6 +340,7 @@ def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None 
                 timeout=executor.send_timeout or flow.gateway.send_timeout,
                 retries=executor.retries if executor.retries >= 0 else flow.gateway.retries,
                 floating=executor.floating,
+                certificates=hop_files(flow, executor),
                 uses=executor.uses if isinstance(executor.uses, str) else "",
             )
         )

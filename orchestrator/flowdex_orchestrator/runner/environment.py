@@ -7,8 +7,7 @@ cores, so each gets its share; who sets a variable, in the shell or in `env:`, i
 where `CUDA_VISIBLE_DEVICES` says so; see `gpus`.
 
 `FLOWDEX_URL` is the address of the flow's own gateway, whatever it is in the shell: `flowdex.Client()` inside an
-executor reaches the flow that the executor is part of. Where that gateway asks for keys, `FLOWDEX_API_KEY` is one for
-the flow's own executors, made anew at each start.
+executor reaches the flow that the executor is part of.
 """
 
 from __future__ import annotations
@@ -50,7 +49,6 @@ def child_environment(
     replicas: int = 1,
     replica: int = 0,
     url: str | None = None,
-    key: str | None = None,
     base: Mapping[str, str] | None = None,
     cores: int | None = None,
 ) -> dict[str, str]:
@@ -61,7 +59,6 @@ def child_environment(
         replicas: Replicas of the executor, which share the cores.
         replica: Which of them, from 0.
         url: Address of the flow's gateway.
-        key: What that gateway lets the flow's own executors in with.
         base: The variables to start from; this process's by default.
         cores: Cores to share; those that this process may use by default.
 
@@ -73,8 +70,6 @@ def child_environment(
     variables.update(os.environ if base is None else base)
     if url is not None:
         variables["FLOWDEX_URL"] = url
-    if key is not None:
-        variables["FLOWDEX_API_KEY"] = key
     variables.update(env)
     if VISIBLE in variables:
         variables[VISIBLE] = deal_gpus(variables[VISIBLE], replica)
