@@ -2,6 +2,7 @@
 
     Flow --+-- keys and settings          (here)
            +-- ports                      (here: bind and let go)
+       +-- certificate files          (certificates.py)
            +-- classes, arguments, hooks  (probe.py, one process for all executors: it imports Jina and their code)
            +-- facts of the hooks         (here: dimensions along the graph, replicas of an embedded index)
            +--> list[Finding], in the order of the file
@@ -21,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.guard import keys_path
+from flowdex_orchestrator.access.keys import read_keys
+from flowdex_orchestrator.access.network import open_to_network
+from flowdex_orchestrator.flow.certificates import certificate_findings
 from flowdex_orchestrator.flow.classes import inspect_classes
 from flowdex_orchestrator.flow.findings import Finding, KeyPath
 from flowdex_orchestrator.flow.model import Executor, Flow
@@ -86,6 +91,7 @@ def inspect_flow(
     """
     facts: Mapping[int, Mapping[str, Any]] = {}
     findings = [*_keys(flow), *_gateway(flow), *_autoscale(flow), *_gpus(flow), *_same_ports(flow)]
+    findings += certificate_findings(flow)
     if ports:
         findings += _taken_ports(flow)
     if classes:
@@ -129,8 +135,16 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
     for protocol in flow.gateway.protocols:
         if protocol not in _SERVED:
             yield flow.finding(("gateway", "protocol"), f"the gateway serves {', '.join(_SERVED)}, not {protocol}")
+    yield from _access(flow)
     if "bert" in flow.gateway.protocols and find_spec("zmq") is None:
         yield flow.finding(("gateway", "protocol"), "bert needs pyzmq: pip install 'flowdex[zeromq]'")
+    if "bert" in flow.gateway.protocols and flow.gateway.serving_tls is not None:
+        yield flow.finding(
+            ("gateway", "tls"),
+            "the ports of bert stay without encryption, which their protocol (ZeroMQ) does not have: keep them on "
+            "127.0.0.1, or leave bert out",
+            "warning",
+        )
     if flow.gateway.uses_with:
         from flowdex_orchestrator.gateway.settings import GatewaySettings
 
@@ -140,6 +154,24 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
             options = flow.gateway.uses_with
             named = [name for name in options if repr(name) in error.message or f".{name} " in error.message]
             yield flow.finding(("gateway", "uses_with", *named[:1]), error.message)
+
+
+def _access(flow: Flow) -> Iterator[Finding]:
+    """Keys that cannot be read, and what would be open to everybody."""
+    path = keys_path(flow)
+    place = ("gateway", "keys" if flow.gateway.keys is not None else "host")
+    if path is not None:
+        try:
+            read_keys(path)
+        except ConfigurationError as error:
+            yield flow.finding(place, error.message)
+        if "bert" in flow.gateway.protocols and not flow.gateway.bert.without_key:
+            yield flow.finding(
+                ("gateway", "protocol"),
+                "bert carries no keys, and this gateway asks for them: take it out, or say `bert: {without_key: true}`",
+            )
+    if reason := open_to_network(flow.gateway.host, keys=path is not None, insecure=flow.gateway.insecure):
+        yield flow.finding(("gateway", "host"), reason)
 
 
 # ---- machine ----
