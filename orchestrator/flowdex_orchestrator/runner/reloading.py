@@ -22,7 +22,8 @@ from flowdex_orchestrator.flow.model import Flow
 from flowdex_orchestrator.gateway.settings import GatewaySettings, options_of
 from flowdex_orchestrator.runner.changes import Action, Change, compare
 from flowdex_orchestrator.runner.scaling import Scaler
-from flowdex_orchestrator.runner.state import FlowState, RunFolder, fingerprint_of
+from flowdex_orchestrator.runner.state import RunFolder, fingerprint_of
+from flowdex_orchestrator.runner.supervisor import Supervisor
 
 __all__ = ["Reloader"]
 
@@ -33,13 +34,13 @@ class Reloader:
     Args:
         scaler: Of the flow.
         folder: Of the flow, for the copies of its file.
-        state: Of the flow, which notes what it runs.
+        supervisor: Of the flow, whose state notes what it runs.
     """
 
-    def __init__(self, scaler: Scaler, folder: RunFolder, state: FlowState) -> None:
+    def __init__(self, scaler: Scaler, folder: RunFolder, supervisor: Supervisor) -> None:
         self._scaler = scaler
         self._folder = folder
-        self._state = state
+        self._supervisor = supervisor
         self._running: Flow | None = None  # as the file said, without what the command line changes
         self._busy = False
 
@@ -118,7 +119,9 @@ class Reloader:
             raise
         scaler.replan()
         self._running = wanted
-        self._state.fingerprint, self._state.reloaded_at = fingerprint_of(wanted.text), time.time()
+        state = self._supervisor.state
+        state.fingerprint, state.reloaded_at = fingerprint_of(wanted.text), time.time()
+        self._supervisor.publish()
         self._folder.forget_texts(copy)
 
 
