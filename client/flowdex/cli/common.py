@@ -92,7 +92,8 @@ def print_json(value: Any) -> None:
 def print_heading(text: str) -> None:
     """Print a text on one line, cut at the terminal's width, bold where there are colours.
 
-    Without rich, the import of which takes a tenth of the time of a short command. NO_COLOR takes the colour off terminals, FORCE_COLOR puts it into pipes, as for `console`.
+    Without rich, the import of which takes a tenth of the time of a short command. NO_COLOR takes the colour off
+    terminals, FORCE_COLOR puts it into pipes, as for `console`.
     """
     watched = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if watched else _WIDTH

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError, InvalidInput
+from flowdex.priority import asked
 from flowdex.queue_clock import QueueClock
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
@@ -370,7 +371,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
                     use_cores=self.use_cores,
                     is_exhaustion=_is_exhaustion,
                 )
-        return self._batcher.submit(sequences)
+        return self._batcher.submit(sequences, asked())
 
     def run_batch(self, batch: list[Any]) -> Sequence[Any]:
         """Compute a batch, sorted by length: a model that pads pads least."""

@@ -8,7 +8,8 @@
 What is queued is sequences, not requests, and there are no timers: a compute thread that is free takes, at once, up to
 its token budget of what is there, and what arrives while all are busy makes the next batch. Three rules give the order:
 
-- A request of few tokens is *interactive* and goes ahead of bulk; every fifth batch is bulk's all the same.
+- A request of few tokens is *interactive* and goes ahead of bulk; every fifth batch is bulk's all the same. What a
+  request says of its priority counts more, but nothing larger than a batch is interactive.
 - Within each of the two, a request is due at `tokens computed before it came + its own tokens`: equal requests are
   served in order of arrival, a small one passes a large one, and none waits for ever.
 - Within a request, long sequences come first, so that a batch holds sequences of like length and pads little.
@@ -35,6 +36,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from flowdex.errors import Unavailable
+from flowdex.priority import Priority
 from flowdex.queue_clock import QueueClock
 
 __all__ = ["BatchCounts", "Batcher", "Pending", "SequenceFailed"]
@@ -194,8 +196,12 @@ class Batcher(Generic[S, R]):
         for thread in self._threads:
             thread.start()
 
-    def submit(self, sequences: Sequence[S]) -> Pending[R]:
+    def submit(self, sequences: Sequence[S], priority: Priority | None = None) -> Pending[R]:
         """Queue the sequences of one request.
+
+        Args:
+            sequences: What to compute.
+            priority: What the request says of its priority; by its tokens if it says nothing.
 
         Returns:
             A future of their results. It raises `SequenceFailed` when one of them cannot be computed, and `Unavailable`
@@ -222,7 +228,7 @@ class Batcher(Generic[S, R]):
                 ticket=self.queue.enter(),
                 unfinished=len(sequences),
             )
-            heapq.heappush(self._interactive if total * _INTERACTIVE_PART <= self._budget else self._bulk, request)
+            heapq.heappush(self._interactive if self._is_interactive(total, priority) else self._bulk, request)
             self._waiting += len(sequences)
             self._waiting_cost += total
             self._changed.notify_all()
@@ -257,6 +263,11 @@ class Batcher(Generic[S, R]):
             _fail(request.future, Unavailable("the encoder is shutting down"))
         for thread in self._threads:
             thread.join(timeout)
+
+    def _is_interactive(self, tokens: int, priority: Priority | None) -> bool:
+        if priority is None:
+            return tokens * _INTERACTIVE_PART <= self._budget
+        return priority == "interactive" and tokens <= self._budget
 
     # ---- in the compute threads ----
 

@@ -23,6 +23,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from flowdex.errors import ConfigurationError, FlowdexError
+from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
 from flowdex.wire import IS_ERROR_METADATA
@@ -37,8 +38,8 @@ __all__ = ["GrpcServer"]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
-# Metadata that executors see too: the request's name, and W3C trace context.
-_FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
+# Metadata that executors see too: the request's name, W3C trace context, and its priority.
+_FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage", PRIORITY_KEY})
 _IS_ERROR = (IS_ERROR_METADATA,)
 _HARD_LIMIT = (
     2  # times the message limit: up to there the error names the setting, beyond gRPC drops the message unread

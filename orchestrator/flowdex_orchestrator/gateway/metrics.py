@@ -15,6 +15,8 @@ flowdex_executor_in_flight{executor}                  calls of this gateway
 flowdex_executor_call_duration_seconds{executor}      histogram; the parts of a divided request count one by one
 flowdex_executor_calls_failed_total{executor}         those that ended with an error
 flowdex_executor_queue_milliseconds{executor}         mean over its ready replicas: what scaling goes by
+flowdex_expected_wait_seconds{executor, priority}     of a request that would come now: what refusals go by
+flowdex_requests_refused_total{reason}                in_flight, wait, deadline: which limit it was
 flowdex_build_info, process_*                         as of every process: observability/families.py
 """
 
@@ -154,6 +156,20 @@ class Metrics:
             "Time that requests wait in the executor, the mean over its ready replicas.",
             queues,
             "executor",
+        )
+        admission = gateway.router.admission
+        yield gauge(
+            "flowdex_expected_wait_seconds",
+            "Time that a request would wait in the executor if it came now.",
+            {(name, lane): wait for name, lanes in admission.waits().items() for lane, wait in lanes.items()},
+            "executor",
+            "priority",
+        )
+        yield counter(
+            "flowdex_requests_refused_total",
+            "Requests turned away for overload, by the limit that it was.",
+            dict(admission.refused),
+            "reason",
         )
         yield histogram(
             "flowdex_executor_call_duration_seconds",

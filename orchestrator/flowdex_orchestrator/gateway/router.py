@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from flowdex.errors import (
     TooLarge,
 )
 from flowdex.merge import merge_documents
+from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.gateway.frame import Frame, split
@@ -43,6 +45,7 @@ from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
+from flowdex_orchestrator.gateway.waiting import Admission, Backlog
 
 __all__ = ["Reply", "Router"]
 
@@ -102,6 +105,7 @@ class _Request:
     deadline: float | None
     metadata: Metadata
     idempotent: bool
+    bulk: bool
     calls: list[_Call] = field(default_factory=list)
 
 
@@ -112,10 +116,16 @@ class Router:
         topology: The flow's graph.
         pools: The replicas of each executor.
         settings: The gateway's limits.
+
+    Attributes:
+        in_flight: Requests being worked on.
+        admission: Who is let in.
     """
 
     def __init__(self, topology: Topology, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
         self.in_flight = 0
+        self._backlogs = {name: Backlog(partial(_ready_count, pools, name)) for name in topology.executors}
+        self.admission = Admission(settings, self._backlogs)
         self._topology = topology
         self._pools = pools
         self._settings = settings
@@ -139,8 +149,8 @@ class Router:
 
     @property
     def full(self) -> bool:
-        """Whether one more request would be refused."""
-        return self.in_flight >= self._settings.max_in_flight
+        """Whether one more bulk request might be refused."""
+        return self.admission.full(self.in_flight)
 
     def forget_plans(self) -> None:
         """Make plans anew: an executor's endpoints may have changed."""
@@ -150,13 +160,16 @@ class Router:
         """All endpoints known so far, each with the executors that serve it."""
         return self._topology.endpoints({name: pool.endpoints or () for name, pool in self._pools.items()})
 
-    async def handle(self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()) -> Reply:
+    async def handle(
+        self, data: bytes, *, deadline: float | None = None, metadata: Metadata = (), let_in: bool = False
+    ) -> Reply:
         """Answer one request.
 
         Args:
             data: A serialised `DataRequestProto`.
             deadline: In `time.monotonic()` seconds; None for no limit but the executors' own.
             metadata: Passed on to every executor.
+            let_in: Whether it has waited until the router was not `full`, and is not refused for the wait.
 
         Returns:
             The reply, whose routes are the gateway's first, then one for each executor called.
@@ -165,9 +178,9 @@ class Router:
             FlowdexError: The gateway's own verdict: `TooLarge`, `Overloaded`, `NotFound`, `Unavailable`, ...
         """
         started = time.time_ns()
-        self._admit(data)
+        bulk = self._admit(data, metadata)
         self.in_flight += 1
-        endpoint = ""
+        endpoint, begun = "", False
         ended: BaseException | None = None
         try:
             frame = split(data)
@@ -188,9 +201,12 @@ class Router:
                 endpoint, frame = ENCODE, as_encode(frame)
                 data = frame.join()
                 plan = await self._plan(endpoint, head.header.target_executor, deadline)
+            if not let_in:
+                self.admission.check_wait(plan, bulk, deadline)
+            begun = True
             specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
-            request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent)
+            request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent, bulk)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
@@ -204,8 +220,44 @@ class Router:
             raise
         finally:
             self.in_flight -= 1
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            if begun or not isinstance(ended, Overloaded):
+                self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            else:
+                self.metrics.refuse(endpoint, ended)
             del ended  # an error holds this frame, which must not hold it
+
+    def admit_unread(
+        self,
+        endpoint: str,
+        size: int,
+        *,
+        asked: Priority | None = None,
+        deadline: float | None = None,
+        any_executor: bool = False,
+    ) -> None:
+        """Refuse a request of which no more than this is known, if `handle` would.
+
+        Args:
+            endpoint: What it will ask for.
+            size: Bytes, 0 where they are not known.
+            asked: The priority that it says.
+            deadline: In `time.monotonic()` seconds.
+            any_executor: Whether it will name one of the executors that serve the endpoint.
+
+        Raises:
+            Overloaded: There is no place for it, or it would wait too long.
+        """
+        bulk = self.admission.is_bulk(size, asked)
+        try:
+            self.admission.check_places(self.in_flight, bulk)
+            plan = self._plans.get((endpoint, ""))
+            if plan is not None and any_executor:
+                self.admission.check_any([step.executor for step in plan.steps], bulk, deadline)
+            elif plan is not None:
+                self.admission.check_wait(plan, bulk, deadline)
+        except Overloaded as error:
+            self.metrics.refuse(endpoint, error)
+            raise
 
     async def handle_stream(
         self, data: bytes, *, deadline: float | None = None, metadata: Metadata = ()
@@ -216,7 +268,7 @@ class Router:
             FlowdexError: As `handle`.
         """
         started = time.time_ns()
-        self._admit(data)
+        bulk = self._admit(data, metadata)
         self.in_flight += 1
         endpoint = ""
         ended: BaseException | None = None
@@ -228,6 +280,7 @@ class Router:
             check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
+            self.admission.check_wait(plan, bulk, deadline)
             if is_specific(head.parameters, self._pools):
                 data = frame._replace(parameters=_parameters_of(executor, head.parameters)).join()
             async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
@@ -242,27 +295,21 @@ class Router:
 
     # ---- before ----
 
-    def _admit(self, data: bytes) -> None:
-        """Let a request in, or count it as refused and say why."""
+    def _admit(self, data: bytes, metadata: Metadata) -> bool:
+        """Let a request in, or count it as refused and say why; returns whether it is bulk."""
         try:
-            self._check_limits(len(data))
+            size, most = len(data), self._settings.max_message_bytes
+            if size > most:
+                raise TooLarge(
+                    f"the request has {size} bytes, more than the {most} allowed "
+                    "(gateway.uses_with.max_message_bytes); send fewer documents in one request"
+                )
+            bulk = self.admission.is_bulk(size, priority_in(metadata))
+            self.admission.check_places(self.in_flight, bulk)
+            return bulk
         except FlowdexError as error:
             self.metrics.refuse(_endpoint_of(data), error)
             raise
-
-    def _check_limits(self, size: int) -> None:
-        settings = self._settings
-        if size > settings.max_message_bytes:
-            raise TooLarge(
-                f"the request has {size} bytes, more than the {settings.max_message_bytes} allowed "
-                "(gateway.uses_with.max_message_bytes); send fewer documents in one request"
-            )
-        if self.in_flight >= settings.max_in_flight:
-            raise Overloaded(
-                f"{self.in_flight} requests are in flight, the most this gateway takes "
-                "(gateway.uses_with.max_in_flight); try again shortly",
-                retry_after=1.0,
-            )
 
     async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
         if frame.parameters:
@@ -369,13 +416,18 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
+        backlog, size, done = self._backlogs[executor], len(data), False
+        backlog.enter(size, request.bulk)
         try:
             reply = await self._pools[executor].call(
                 data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
             )
+            done = True
         except FlowdexError:
             self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
             raise
+        finally:
+            backlog.leave(size, request.bulk, done)
         end = time.time_ns()
         try:
             frame = split(reply)
@@ -416,6 +468,10 @@ class Router:
 async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | memoryview) -> bytes:
     """`function(data)`, in a thread where that takes a while."""
     return function(data) if len(data) < _CUT_ASIDE else await asyncio.to_thread(function, data)
+
+
+def _ready_count(pools: Mapping[str, ReplicaPool], name: str) -> int:
+    return pools[name].ready_count
 
 
 def _endpoint_of(data: bytes) -> str:

@@ -85,6 +85,11 @@ class GatewaySettings:
 
     Attributes:
         max_in_flight: Requests worked on at the same time; one more is answered `Overloaded` at once.
+        longest_wait: Seconds that a request may have to wait for executors that are busy; one that would wait longer is
+            answered `Overloaded` at once. 0 for no limit but `max_in_flight`.
+        least_queue: Requests at an executor that are let in whatever they wait; a slow executor's only caller needs
+            as many places as it sends requests at a time.
+        small_request: Bytes of the largest request that is interactive without saying so.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
         max_texts: Most texts or documents in one request.
         max_text_characters: Longest text, in characters.
@@ -109,6 +114,9 @@ class GatewaySettings:
     """
 
     max_in_flight: int = 1024
+    longest_wait: float = 10.0
+    least_queue: int = 16
+    small_request: int = 2048
     max_message_bytes: int = 64 * 1024 * 1024
     max_texts: int = 65_536
     max_text_characters: int = 16 * 1024 * 1024

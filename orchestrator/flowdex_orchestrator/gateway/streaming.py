@@ -45,9 +45,10 @@ async def answer_stream(
         metadata: Passed on to every executor.
     """
 
-    async def answer(request: bytes) -> bytes:
+    async def answer(request: bytes, let_in: bool) -> bytes:
         try:
-            return (await router.handle(request, deadline=deadline, metadata=metadata)).data
+            reply = await router.handle(request, deadline=deadline, metadata=metadata, let_in=let_in)
+            return reply.data
         except FlowdexError as error:
             return error_reply(request, error)
         except Exception:
@@ -58,16 +59,16 @@ async def answer_stream(
 
 
 async def _map_concurrently(
-    function: Callable[[bytes], Any],
+    function: Callable[[bytes, bool], Any],
     requests: AsyncIterator[bytes],
     window: int,
     in_order: bool,
     full: Callable[[], bool],
 ) -> AsyncIterator[bytes]:
-    """Yield `function(request)` of each request, at most `window` of them begun and not yet taken by the caller.
+    """Yield `function(request, let_in)` of each request, at most `window` of them begun and not yet taken by a caller.
 
     While `full()`, requests wait for an earlier one of this stream rather than being refused: a stream is slowed down
-    by not being read.
+    by not being read. Only one that has nothing to wait for is not let in yet.
     """
     done: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
     tasks: set[asyncio.Task[bytes]] = set()
@@ -78,7 +79,7 @@ async def _map_concurrently(
             while len(tasks) >= window or (tasks and full()):
                 space.clear()
                 await space.wait()
-            task = asyncio.create_task(function(request))
+            task = asyncio.create_task(function(request, bool(tasks)))
             tasks.add(task)
             if in_order:
                 done.put_nowait(task)

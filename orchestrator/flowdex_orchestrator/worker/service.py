@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from flowdex import wire
 from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
+from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
@@ -241,7 +242,7 @@ class ExecutorService:
                 sources=[each.routes[-1].executor if each.routes else "" for each in requests],
                 parameters=self._parameters(endpoints, request),
             )
-            with caller_waits(remaining):
+            with caller_waits(remaining), asked_priority(priority_in(invocation.metadata)):
                 outcome = await endpoint(call)
             if outcome.results is not None:
                 self._set_results(request, outcome.results)

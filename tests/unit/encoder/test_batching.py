@@ -115,6 +115,18 @@ def test_interactive_overtakes_bulk(make_batcher: Any, recorder: Recorder) -> No
     assert recorder.batches[1] == ["q"]
 
 
+def test_what_a_request_says_of_its_priority_counts_within_bounds(make_batcher: Any, recorder: Recorder) -> None:
+    batcher = make_batcher()
+    held = recorder.hold(batcher)
+    too_large = batcher.submit(["t" * 17], "interactive")
+    modest, urgent = batcher.submit(["m"], "bulk"), batcher.submit(["u" * 16], "interactive")
+    short = batcher.submit(["s"])
+    recorder.gate.set()
+    for future in (held, too_large, modest, urgent, short):
+        future.result(WAIT)
+    assert recorder.batches[1:] == [["s"], ["u" * 16], ["m"], ["t" * 17]]
+
+
 def test_interactive_overtakes_bulk_that_has_begun(make_batcher: Any, recorder: Recorder) -> None:
     batcher = make_batcher()
     recorder.gate.clear()

@@ -9,6 +9,8 @@ import pytest
 
 from flowdex.errors import NotFound, Overloaded, Unavailable
 from flowdex_orchestrator.gateway.metrics import OTHER, Metrics
+from flowdex_orchestrator.gateway.settings import GatewaySettings
+from flowdex_orchestrator.gateway.waiting import Admission, Backlog
 from flowdex_orchestrator.observability.durations import BOUNDS
 
 parser = pytest.importorskip("prometheus_client.parser")
@@ -19,7 +21,9 @@ def gateway(in_flight: int = 0, **pools: list[tuple[bool, int]]) -> Any:
         name: SimpleNamespace(replicas=[SimpleNamespace(ready=ready, in_flight=calls) for ready, calls in replicas])
         for name, replicas in pools.items()
     }
-    return SimpleNamespace(pools=made, router=SimpleNamespace(in_flight=in_flight))
+    backlogs = {name: Backlog(lambda: 1) for name in pools}
+    admission = Admission(GatewaySettings(max_in_flight=1), backlogs)
+    return SimpleNamespace(pools=made, router=SimpleNamespace(in_flight=in_flight, admission=admission))
 
 
 def samples(metrics: Metrics, of: Any, queues: dict[str, float] | None = None) -> dict[tuple[str, Any], float]:

@@ -1,4 +1,4 @@
-"""A flow that has been checked and was ready is not checked again; whatever differs, or fails, brings the check back."""
+"""A flow that has been checked and was ready is not checked again; what differs, or fails, brings the check back."""
 
 from __future__ import annotations
 

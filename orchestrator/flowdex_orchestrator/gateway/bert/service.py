@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import random
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from flowdex import wire
 from flowdex.compat.bert_texts import documents_of
-from flowdex.errors import ExecutorError
+from flowdex.errors import ExecutorError, Overloaded
 from flowdex_orchestrator.flow.bert import ENCODER, STRATEGIES, Bert
 from flowdex_orchestrator.gateway.bert.frames import Text
 from flowdex_orchestrator.gateway.bert.parameters import encode_parameters
@@ -35,6 +36,7 @@ PROTOCOL_VERSION = "1.10.0"
 """What clients compare with their own version."""
 
 _ENDPOINT = "/encode"
+_PATIENCE = (0.25, 0.5)  # of what callers are told to wait: this one knows sooner that it may come
 _ASIDE = 64  # texts: more are read and written in a thread
 
 
@@ -111,7 +113,12 @@ class BertService:
 
         aside = len(texts) > _ASIDE
         data = await asyncio.to_thread(write) if aside else write()
-        reply = await self._gateway.router.handle(data)
+        while True:
+            try:
+                reply = await self._gateway.router.handle(data)
+                break
+            except Overloaded as error:  # its clients know no refusal: they wait, and no more are read than have a slot
+                await asyncio.sleep((error.retry_after or 1.0) * random.uniform(*_PATIENCE))
         return await asyncio.to_thread(read) if aside or len(reply.data) > 1 << 20 else read()
 
     def _stack(self, rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

@@ -1,13 +1,12 @@
 """One HTTP request on its way through the flow, which every route shares.
 
 Each request carries its name (`X-Request-Id`, made up if absent) and, if the caller says so, its deadline
-(`X-Request-Timeout-Ms`). When the caller hangs up, the work behind stops.
+(`X-Request-Timeout-Ms`) and its priority (`X-Priority`). When the caller hangs up, the work behind stops.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,11 +15,14 @@ from fastapi import Depends, Request, Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import Cancelled, InvalidInput
+from flowdex.errors import Cancelled
+from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import models, replies
+from flowdex_orchestrator.gateway.http.admission import deadline_of, priority_of
 from flowdex_orchestrator.gateway.http.body import LARGE
 from flowdex_orchestrator.gateway.limits import check_count
+from flowdex_orchestrator.gateway.replicas import Metadata
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.http.compat.served import Directory
@@ -51,7 +53,8 @@ class FlowCall:
         self.started = time.perf_counter()
         self._request = request
         self._gateway: Gateway = request.app.state.gateway
-        self._deadline = _deadline(request)
+        self._deadline = deadline_of(request)
+        self._priority = priority_of(request)
 
     @property
     def gateway(self) -> Gateway:
@@ -125,9 +128,10 @@ class FlowCall:
 
     async def _handle(self, data: bytes, request_id: str) -> Reply:
         """Route the request, and stop when the caller hangs up."""
-        work = asyncio.ensure_future(
-            self._gateway.router.handle(data, deadline=self._deadline, metadata=(("x-request-id", request_id),))
-        )
+        metadata: Metadata = (("x-request-id", request_id),)
+        if self._priority is not None:
+            metadata = (*metadata, (PRIORITY_KEY, self._priority))
+        work = asyncio.ensure_future(self._gateway.router.handle(data, deadline=self._deadline, metadata=metadata))
         gone = asyncio.ensure_future(_disconnected(self._request))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -144,19 +148,6 @@ async def _call(request: Request) -> FlowCall:  # FastAPI runs what is not async
 
 
 Call = Annotated[FlowCall, Depends(_call)]
-
-
-def _deadline(request: Request) -> float | None:
-    header = request.headers.get("x-request-timeout-ms")
-    if header is None:
-        return None
-    try:
-        milliseconds = float(header)
-    except ValueError:
-        milliseconds = math.nan
-    if not 0 < milliseconds < math.inf:
-        raise InvalidInput(f"the header X-Request-Timeout-Ms must be a positive number, got {header!r}")
-    return time.monotonic() + milliseconds / 1000
 
 
 async def _disconnected(request: Request) -> None:

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from flowdex_orchestrator.gateway.http.admission import admit
 from flowdex_orchestrator.gateway.http.body import JsonRequest, JsonRoute
 from flowdex_orchestrator.gateway.http.problems import Shape, shape_errors
 
@@ -46,6 +47,7 @@ class ExactRoutes:
         shape_errors(scope, shape)
         request = JsonRequest(scope, receive)
         try:
+            admit(request)
             response = await handler(request)
         except Exception as error:
             response = await _answer(request, error)
