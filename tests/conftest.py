@@ -26,6 +26,7 @@ ALONE = (
     "integration/test_gateway_replicas.py",
     "integration/test_gateway_routing.py",
     "integration/test_hostile_connections.py",
+    "integration/test_mutation.py",
     "integration/test_index_formats.py",
     "integration/test_pod_rehearsal.py",
     "integration/test_reload.py",

@@ -94,9 +94,11 @@ class AsyncClient:
         retries: int = 6,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        root_certificates: str | Path | None = None,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
     ) -> None:
-        self._target = Target.parse(url, api_key=api_key, headers=headers, root_certificates=root_certificates)
+        self._target = Target.parse(url, api_key=api_key, headers=headers, ca=ca, certificate=certificate, key=key)
         if timeout is not None and timeout <= 0:
             raise InvalidInput(f"timeout must be positive or None, got {timeout!r}")
         if retries < 0:

@@ -53,11 +53,14 @@ class Client:
         retries: How often a request is tried again when the flow is overloaded or unavailable.
         api_key: Sent as a bearer token. Default: the environment variable FLOWDEX_API_KEY, if set.
         headers: Sent with every request, as HTTP headers or gRPC metadata.
-        root_certificates: PEM file of the certificate authorities to trust with grpcs:// and https://. Default: the
-            system's.
+        ca: PEM file of the certificate authorities to trust with grpcs:// and https://. Default: the environment
+            variable FLOWDEX_CA, or else the system's.
+        certificate: PEM file of the client's own certificate, where the gateway asks for one. It is read again when it
+            changes. Default: the environment variable FLOWDEX_CERTIFICATE.
+        key: PEM file of its key. Default: the environment variable FLOWDEX_KEY.
 
     Raises:
-        ConfigurationError: The address cannot be used.
+        ConfigurationError: The address or a file cannot be used.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Client:
         retries: int = 6,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        root_certificates: str | Path | None = None,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
     ) -> None:
         self._client = AsyncClient(
             url,
@@ -76,7 +81,9 @@ class Client:
             retries=retries,
             api_key=api_key,
             headers=headers,
-            root_certificates=root_certificates,
+            ca=ca,
+            certificate=certificate,
+            key=key,
         )
         self._thread = LoopThread()
         self._closed = False

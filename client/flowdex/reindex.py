@@ -204,7 +204,7 @@ class Reindexer:
 
 
 def _transport(url: str | None, api_key: str | None) -> GrpcTransport:
-    target = Target.parse(url, api_key=api_key, headers=None, root_certificates=None)
+    target = Target.parse(url, api_key=api_key)
     if target.scheme not in ("grpc", "grpcs"):
         raise ConfigurationError(f"{target}: a reindex goes over gRPC; name the gateway's gRPC address (grpc://...)")
     return GrpcTransport(target)

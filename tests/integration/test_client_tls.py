@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from flowdex import Client, ConfigurationError, Unavailable
+from flowdex import Client, ConfigurationError, Unauthenticated
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 
@@ -39,12 +39,13 @@ def test_grpcs(certificate: tuple[Path, Path]) -> None:
     port = server.add_secure_port("localhost:0", credentials)
     server.start()
     try:
-        with Client(f"grpcs://localhost:{port}", root_certificates=pem) as client:
+        with Client(f"grpcs://localhost:{port}", ca=pem) as client:
             assert client.is_ready()
         with Client(f"grpcs://localhost:{port}") as client:  # an authority nobody knows
-            assert not client.is_ready()
-            with pytest.raises(Unavailable):
+            with pytest.raises(Unauthenticated, match=r"not trusted: .*; name the authority that signed it"):
                 client.encode(["a"])
+            with pytest.raises(Unauthenticated):  # to wait would not help
+                client.is_ready()
     finally:
         server.stop(0)
 
@@ -66,10 +67,10 @@ def test_https(certificate: tuple[Path, Path]) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         url = f"https://localhost:{server.server_address[1]}/flow"
-        with Client(url, root_certificates=pem) as client:
+        with Client(url, ca=pem) as client:
             assert client.is_ready()
-        with Client(url) as client:
-            assert not client.is_ready()
+        with Client(url) as client, pytest.raises(Unauthenticated, match="not trusted"):
+            client.is_ready()
     finally:
         server.shutdown()
         server.server_close()
@@ -77,13 +78,10 @@ def test_https(certificate: tuple[Path, Path]) -> None:
 
 def test_a_missing_certificate_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.pem: no such file"):
-        Client("grpcs://localhost:1", root_certificates=tmp_path / "none.pem")
+        Client("grpcs://localhost:1", ca=tmp_path / "none.pem")
 
 
 def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("hello")
-    with (
-        Client("https://localhost:1", root_certificates=tmp_path / "x.pem") as client,
-        pytest.raises(ConfigurationError, match="PEM"),
-    ):
-        client.encode(["a"])
+    with pytest.raises(ConfigurationError, match="PEM"):
+        Client("https://localhost:1", ca=tmp_path / "x.pem")

@@ -59,9 +59,13 @@ def _grpc(target: Target, timeout: float) -> str | None:
     """What is wrong; None if it is ready."""
     import grpc
 
-    options = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
+    options: tuple[tuple[str, Any], ...] = (("grpc.enable_http_proxy", 0), ("grpc.enable_retries", 0))
     if target.secure:
-        channel = grpc.secure_channel(target.authority, grpc.ssl_channel_credentials(), options)
+        from flowdex.certificates import channel_credentials
+
+        if target.tls_name is not None:
+            options = (*options, ("grpc.ssl_target_name_override", target.tls_name))
+        channel = grpc.secure_channel(target.authority, channel_credentials(target.certificates), options)
     else:
         channel = grpc.insecure_channel(target.authority, options)
     with channel:
@@ -69,6 +73,10 @@ def _grpc(target: Target, timeout: float) -> str | None:
             check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")  # without serialisers: bytes
             reply = check(b"", timeout=timeout)
         except grpc.RpcError as error:
+            from flowdex.transport.handshake import explain_handshake
+
+            if error.code() is grpc.StatusCode.UNAVAILABLE and (found := explain_handshake(target)):
+                raise found from None
             return f"{error.code().name.lower().replace('_', ' ')} ({error.details()})"
     return None if reply == _SERVING else "it is not ready"
 
@@ -77,11 +85,18 @@ def _http(target: Target, timeout: float) -> str | None:
     """What is wrong; None if it is ready."""
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
-    connection = (HTTPSConnection if target.secure else HTTPConnection)(target.host, target.port, timeout=timeout)
+    connection = HTTPConnection(target.host, target.port, timeout=timeout)
+    if target.secure:
+        context = None if target.certificates is None else target.certificates.client_context()
+        connection = HTTPSConnection(target.host, target.port, timeout=timeout, context=context)
     try:
         connection.request("GET", f"{target.path}/health/ready")
         status = connection.getresponse().status
     except (OSError, HTTPException) as error:
+        from flowdex.transport.handshake import explain_handshake
+
+        if found := explain_handshake(target):
+            raise found from None
         return str(error) or type(error).__name__
     finally:
         connection.close()

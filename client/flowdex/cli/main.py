@@ -73,6 +73,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("flowdex_orchestrator.flow.cli:check", "Find the mistakes of a flow file before it starts."),
         "plan": ("flowdex_orchestrator.capacity.cli:plan", "Say how large a flow has to be, down to nodes and GPUs."),
         "schema": ("flowdex_orchestrator.flow.cli:schema", "Print the JSON Schema of flow files, for editors."),
+        "tls": ("flowdex_orchestrator.tls_cli:tls", "Make certificates for trying TLS."),
     },
     "Run one part (containers, supervisors)": {
         "executor": ("flowdex_orchestrator.worker.cli:executor", "Serve one executor of a flow over gRPC."),
@@ -230,6 +231,13 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     metavar="KEY",
     help="API key, where the gateway asks for one; also FLOWDEX_API_KEY.",
 )
+@click.option("--ca", metavar="FILE", help="Authorities (PEM) to trust; also FLOWDEX_CA.  [default: the system's]")
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    help="The own certificate (PEM), where the gateway asks for one; also FLOWDEX_CERTIFICATE.",
+)
+@click.option("--key", metavar="FILE", help="Its key (PEM); also FLOWDEX_KEY.")
 @click.option(
     "--version",
     is_flag=True,
@@ -239,7 +247,15 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     help="Print the version of flowdex.",
 )
 @click.pass_context
-def main(ctx: click.Context, url: str | None, api_key: str | None) -> None:
+def main(
+    ctx: click.Context,
+    *,
+    url: str | None,
+    api_key: str | None,
+    ca: str | None,
+    certificate: str | None,
+    key: str | None,
+) -> None:
     """Serve text representations and search over them: one YAML flow of executors behind one gateway.
 
     \b
@@ -250,3 +266,7 @@ def main(ctx: click.Context, url: str | None, api_key: str | None) -> None:
       flowdex down
     """  # noqa: D301 - click's mark for lines to keep
     ctx.obj = Settings(url=url, api_key=api_key)
+    # Whatever a verb connects to reads them there, in this process and in those it starts.
+    for name, file in (("FLOWDEX_CA", ca), ("FLOWDEX_CERTIFICATE", certificate), ("FLOWDEX_KEY", key)):
+        if file is not None:
+            os.environ[name] = file

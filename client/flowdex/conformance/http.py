@@ -74,6 +74,8 @@ class RecordedContract(Contract):
         """See `Contract`."""
         import httpx
 
+        from flowdex.transport.http import client_context
+
         target = server.http
         if target is None:
             raise Absent("needs an address with http://")
@@ -82,7 +84,8 @@ class RecordedContract(Contract):
             headers=dict(target.headers),
             timeout=server.timeout,
             trust_env=not target.loopback,
-            verify=target.secure,  # to read the certificates takes longer than many a case
+            # To read the system's certificates takes longer than many a case.
+            verify=client_context(target) or target.secure,
         ) as client:
             session = _Session(client, target, server)
             session.discover(self._file)

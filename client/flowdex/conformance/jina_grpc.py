@@ -86,18 +86,12 @@ class JinaGrpcContract(Contract):
     @contextmanager
     def session(self, server: Server) -> Iterator[Check]:
         """See `Contract`."""
-        import grpc
+        from flowdex.transport.grpc import open_channel
 
         target = server.grpc
         if target is None:
             raise Absent("needs an address with grpc://")
-        options = (*_OPTIONS, ("grpc.enable_http_proxy", int(not target.loopback)))
-        if target.secure:
-            credentials = grpc.ssl_channel_credentials(target.root_certificates)
-            channel = grpc.secure_channel(target.authority, credentials, options)
-        else:
-            channel = grpc.insecure_channel(target.authority, options)
-        with channel:
+        with open_channel(target, _OPTIONS) as channel:
             connection = _Connection(channel, target, server.timeout)
             _probe(connection, target)
             yield lambda case: _run(case, connection)

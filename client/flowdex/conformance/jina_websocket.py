@@ -40,6 +40,8 @@ class _Sockets:
         from websockets.exceptions import WebSocketException
         from websockets.sync.client import connect
 
+        from flowdex.transport.http import client_context
+
         scheme = "wss" if self._target.secure else "ws"
         try:
             connection = connect(
@@ -50,6 +52,7 @@ class _Sockets:
                 close_timeout=self._seconds,
                 max_size=_LARGEST,
                 proxy=None if self._target.loopback else True,
+                ssl=client_context(self._target),
             )
         except (OSError, WebSocketException, TimeoutError) as error:
             raise NoReply(f"no connection at {path}: {error}") from error

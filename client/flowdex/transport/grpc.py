@@ -13,13 +13,16 @@ import asyncio
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from flowdex import attention, ranking, wire
 from flowdex.attention import Attention
+from flowdex.certificates import channel_credentials
 from flowdex.documents import DocumentBatch
 from flowdex.errors import (
     Cancelled,
@@ -37,14 +40,17 @@ from flowdex.ranking import RankedText
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.stored import Page, StoredDocument, from_batch
 from flowdex.transport import IndexReply, SearchReply
+from flowdex.transport.handshake import explain_handshake
 from flowdex.transport.target import Target
 
-__all__ = ["GrpcTransport"]
+__all__ = ["GrpcTransport", "open_channel"]
 
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING); the client does without that package
 # How gRPC's own explanations begin when there is no connection; a service's UNAVAILABLE looks the same otherwise.
 _NO_CONNECTION = ("failed to connect", "DNS resolution failed", "Name resolution", "empty address list")
+_HUNG_UP = ("Socket closed", "onnection reset", "Broken pipe")  # a server that speaks TLS does on what does not
+_LOOK_SECONDS = 1.0  # between two looks whether certificate files are new
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -53,6 +59,16 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
+
+
+@dataclass
+class _Connection:
+    """A channel, the certificates that it was made with, and the calls on it."""
+
+    channel: grpc.Channel
+    generation: int
+    calls: int = 0
+    retired: bool = False
 
 
 class GrpcTransport:
@@ -65,7 +81,8 @@ class GrpcTransport:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._metadata = tuple(target.headers.items())
-        self._channel: grpc.Channel | None = None
+        self._connection: _Connection | None = None
+        self._look_at = 0.0
         self._lock = threading.Lock()
         self._reached = False
         self._closed = False
@@ -189,25 +206,37 @@ class GrpcTransport:
         """Close the channel."""
         with self._lock:
             self._closed = True
-            channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.channel.close()
 
     # ---- how ----
 
-    def _open(self) -> grpc.Channel:
+    def _take(self) -> _Connection:
+        """The connection for one call, which `_leave` ends; another one than before where certificates are new."""
         with self._lock:
             if self._closed:
                 raise Cancelled("the client is closed")
-            if self._channel is None:
-                # A proxy from the environment cannot reach this machine.
-                options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if self._target.loopback else _OPTIONS
-                if self._target.secure:
-                    credentials = grpc.ssl_channel_credentials(self._target.root_certificates)
-                    self._channel = grpc.secure_channel(self._target.authority, credentials, options=options)
-                else:
-                    self._channel = grpc.insecure_channel(self._target.authority, options=options)
-            return self._channel
+            files, connection = self._target.certificates, self._connection
+            if connection is not None and files is not None and time.monotonic() > self._look_at:
+                files.current()
+                self._look_at = time.monotonic() + _LOOK_SECONDS
+                if files.generation != connection.generation:
+                    connection.retired = True
+                    if not connection.calls:
+                        connection.channel.close()
+                    connection = None
+            if connection is None:
+                generation = 0 if files is None else files.generation
+                connection = self._connection = _Connection(open_channel(self._target, _OPTIONS), generation)
+            connection.calls += 1
+            return connection
+
+    def _leave(self, connection: _Connection) -> None:
+        with self._lock:
+            connection.calls -= 1
+            if connection.retired and not connection.calls:
+                connection.channel.close()
 
     async def _post(
         self,
@@ -234,21 +263,34 @@ class GrpcTransport:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(done.set)
 
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._open().unary_unary(path)
-        call = method.future(request, timeout=timeout, metadata=self._metadata)
-        call.add_done_callback(wake)
+        connection = self._take()
         try:
-            await done.wait()
+            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = connection.channel.unary_unary(path)
+            call = method.future(request, timeout=timeout, metadata=self._metadata)
+            call.add_done_callback(wake)
+            try:
+                await done.wait()
+            finally:
+                call.cancel()
         finally:
-            call.cancel()
+            self._leave(connection)
         try:
             reply = call.result()
         except grpc.FutureCancelledError:
             raise Cancelled("the client was closed during the call") from None
         except grpc.RpcError as error:
+            if self._may_be_tls(error) and (found := await asyncio.to_thread(explain_handshake, self._target)):
+                raise found from None
             raise self._error(error) from None
         self._reached = True
         return reply
+
+    def _may_be_tls(self, call: Any) -> bool:
+        """Whether a failed handshake may be why there is no connection: gRPC tells the last address's reason alone."""
+        details = call.details() or ""
+        if call.code() is not grpc.StatusCode.UNAVAILABLE or not details.startswith(_NO_CONNECTION):
+            return False
+        return self._target.secure or any(sign in details for sign in _HUNG_UP)
 
     def _error(self, call: Any) -> FlowdexError:
         code, details = call.code(), call.details() or ""
@@ -259,6 +301,18 @@ class GrpcTransport:
         if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
             self._reached = True
         return error_from_grpc(code, details, retry_after=_retry_after(call.trailing_metadata() or ()))
+
+
+def open_channel(target: Target, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
+    """A channel to a target of scheme grpc or grpcs."""
+    if target.loopback:
+        options = (*options, ("grpc.enable_http_proxy", 0))  # a proxy from the environment cannot reach this machine
+    if not target.secure:
+        return grpc.insecure_channel(target.authority, options=options)
+    if target.tls_name is not None:
+        options = (*options, ("grpc.ssl_target_name_override", target.tls_name))
+    credentials = channel_credentials(target.certificates)
+    return grpc.secure_channel(target.authority, credentials, options=options)
 
 
 def _reason(details: str) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -33,11 +35,14 @@ from flowdex.searching import SEARCH_FIELDS
 from flowdex.stored import Page, StoredDocument, from_json
 from flowdex.timeouts import within
 from flowdex.transport import IndexReply, SearchReply
+from flowdex.transport.handshake import explain_handshake
 from flowdex.transport.http_encode import encode_body, write_reply
 from flowdex.transport.problems import error_from_problem
 from flowdex.transport.target import Target
 
-__all__ = ["HttpTransport"]
+__all__ = ["HttpTransport", "client_context"]
+
+_LOOK_SECONDS = 1.0  # between two looks whether certificate files are new
 
 
 class HttpTransport:
@@ -51,6 +56,9 @@ class HttpTransport:
         self._target = target
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._context: ssl.SSLContext | None = None
+        self._generation = 0
+        self._look_at = 0.0
         self._reached = False
         self._closed = False
 
@@ -190,31 +198,48 @@ class HttpTransport:
             raise Cancelled("the client is closed")
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:  # pooled connections belong to the loop that opened them
-            verify: ssl.SSLContext | bool = True
-            if self._target.secure and self._target.root_certificates:
-                verify = _trusting(self._target.root_certificates)
+            self._context = client_context(self._target)
             self._client = httpx.AsyncClient(  # nosec B113 # `_request` bounds it
                 base_url=str(self._target),
                 headers=dict(self._target.headers),
-                verify=verify,
+                verify=True if self._context is None else self._context,
                 timeout=None,  # `_request` bounds the whole exchange, not its phases
                 trust_env=not self._target.loopback,  # a proxy from the environment cannot reach this machine
             )
             self._loop = loop
         return self._client
 
+    def _renew(self) -> None:
+        """Let new connections present what the certificate files hold now."""
+        files = self._target.certificates
+        if self._context is None or files is None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        files.current()
+        if files.generation != self._generation:
+            with suppress(ssl.SSLError, OSError):  # being written: the next look reads them again
+                files.load_pair(self._context)
+                if files.ca is not None:
+                    self._context.load_verify_locations(files.ca)
+                self._generation = files.generation
+
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
     ) -> httpx.Response:
         headers = {} if timeout is None else {"x-request-timeout-ms": str(max(1, int(timeout * 1000)))}
         client = self._open()
+        self._renew()
         try:
             response = await within(client.request(method, path, json=body, headers=headers), timeout)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"{self._target} did not answer within {timeout:g} s") from None
-        except (httpx.ConnectError, httpx.UnsupportedProtocol) as error:
-            raise Unavailable(self._target.unreachable(str(error) or "no connection")) from None
         except httpx.TransportError as error:
+            if (not self._reached or "SSL" in str(error)) and (
+                found := await asyncio.to_thread(explain_handshake, self._target)
+            ):
+                raise found from None
+            if isinstance(error, (httpx.ConnectError, httpx.UnsupportedProtocol)):
+                raise Unavailable(self._target.unreachable(str(error) or "no connection")) from None
             raise Unavailable(f"the connection to {self._target} broke: {error or type(error).__name__}") from None
         except ValueError as error:  # a body that has no JSON form, such as NaN in a tag
             raise InvalidInput(f"the request cannot be written as JSON: {error}") from None
@@ -237,11 +262,14 @@ class HttpTransport:
         return content
 
 
-def _trusting(roots: bytes) -> ssl.SSLContext:
+def client_context(target: Target) -> ssl.SSLContext | None:
+    """What a target of scheme https is trusted by, and shown; None for the system's authorities and nothing."""
+    if target.certificates is None:
+        return None
     try:
-        return ssl.create_default_context(cadata=roots.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError):
-        raise ConfigurationError("root_certificates: the file holds no certificates in PEM form") from None
+        return target.certificates.client_context()
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(f"the certificate files cannot be read just now: {error}") from None
 
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:

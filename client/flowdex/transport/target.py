@@ -1,8 +1,8 @@
 """Where the flow is, and what every request to it carries.
 
-    "grpc://host:port", FLOWDEX_URL, api_key, headers --parse--> Target
+    "grpc://host:port", FLOWDEX_URL, api_key, headers, certificate files --parse--> Target
 
-Credentials travel as headers, never in the address, which is shown in messages.
+Credentials travel as headers or in the handshake, never in the address, which is shown in messages.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 
 __all__ = ["DEFAULT_URL", "Target"]
 
 DEFAULT_URL = "grpc://127.0.0.1:51000"
 _PORTS = {"grpc": 51000, "grpcs": 443, "http": 80, "https": 443}
+_SECURE = ("grpcs", "https")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -32,7 +34,9 @@ class Target:
         port: The port.
         path: Prefix of all HTTP paths, without a slash at the end.
         headers: Sent with every request (gRPC metadata, HTTP headers), names in lower case.
-        root_certificates: PEM text of the certificate authorities to trust; None for the system's.
+        certificates: What to trust and what to present, with grpcs:// and https://; None for the system's authorities
+            and nothing.
+        tls_name: The name that the service's certificate is for, where it is not that of the host.
     """
 
     scheme: str
@@ -40,7 +44,8 @@ class Target:
     port: int
     path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
-    root_certificates: bytes | None = None
+    certificates: CertificateFiles | None = None
+    tls_name: str | None = None
 
     @classmethod
     def parse(
@@ -49,7 +54,9 @@ class Target:
         *,
         api_key: str | None = None,
         headers: Mapping[str, str] | None = None,
-        root_certificates: str | Path | None = None,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
     ) -> Target:
         """Read an address.
 
@@ -58,10 +65,16 @@ class Target:
                 the environment variable FLOWDEX_URL, or else grpc://127.0.0.1:51000.
             api_key: Sent as a bearer token. Default: the environment variable FLOWDEX_API_KEY, if set.
             headers: Further headers.
-            root_certificates: PEM file of the certificate authorities to trust.
+            ca: PEM file of the certificate authorities to trust. Default: the environment variable FLOWDEX_CA, or else
+                the system's.
+            certificate: PEM file of the client's own certificate, for a service that asks for one. Default: the
+                environment variable FLOWDEX_CERTIFICATE, if set.
+            key: PEM file of its key. Default: the environment variable FLOWDEX_KEY, if set.
+
+        FLOWDEX_TLS_NAME is the name that the service's certificate is for, where the address has another.
 
         Raises:
-            ConfigurationError: The address or the file cannot be read.
+            ConfigurationError: The address or a file cannot be read.
         """
         text = (url or os.environ.get("FLOWDEX_URL") or DEFAULT_URL).strip()
         wrong = f"the address {text!r} cannot be used; write grpc://HOST:PORT, grpcs://, http:// or https://"
@@ -82,16 +95,17 @@ class Target:
         ):
             raise ConfigurationError(f"{wrong} (nothing may follow the port; credentials go into api_key or headers)")
         sent = {name.lower(): value for name, value in (headers or {}).items()}
-        key = api_key or os.environ.get("FLOWDEX_API_KEY")
-        if key:
-            sent.setdefault("authorization", f"Bearer {key}")
+        token = api_key or os.environ.get("FLOWDEX_API_KEY")
+        if token:
+            sent.setdefault("authorization", f"Bearer {token}")
         return cls(
             scheme=parts.scheme,
             host=host,
             port=port if port is not None else _PORTS[parts.scheme],
             path=parts.path.rstrip("/"),
             headers=sent,
-            root_certificates=_read(root_certificates),
+            certificates=_certificates(ca, certificate, key, secure=parts.scheme in _SECURE),
+            tls_name=os.environ.get("FLOWDEX_TLS_NAME") or None,
         )
 
     @property
@@ -102,7 +116,7 @@ class Target:
     @property
     def secure(self) -> bool:
         """Whether the connection is encrypted."""
-        return self.scheme in ("grpcs", "https")
+        return self.scheme in _SECURE
 
     @property
     def loopback(self) -> bool:
@@ -118,8 +132,15 @@ class Target:
         return f"nothing answers at {self} ({reason}): {start} another address by url or FLOWDEX_URL"
 
 
-def _read(file: str | Path | None) -> bytes | None:
-    try:
-        return None if file is None else Path(file).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"root_certificates: {file}: {(error.strerror or str(error)).lower()}") from None
+def _certificates(
+    ca: str | Path | None, certificate: str | Path | None, key: str | Path | None, *, secure: bool
+) -> CertificateFiles | None:
+    """What is given, over what the environment says; a pair comes from one of them."""
+    if (ca or certificate or key) and not secure:
+        raise ConfigurationError("ca, certificate and key are for grpcs:// and https://: the address has no encryption")
+    if not secure:
+        return None
+    ca = ca or os.environ.get("FLOWDEX_CA") or None
+    if certificate is None and key is None:
+        certificate, key = os.environ.get("FLOWDEX_CERTIFICATE") or None, os.environ.get("FLOWDEX_KEY") or None
+    return CertificateFiles(ca=ca, certificate=certificate, key=key) if ca or certificate or key else None

@@ -2,6 +2,7 @@
 
     Flow --+-- keys and settings          (here)
            +-- ports                      (here: bind and let go)
+       +-- certificate files          (certificates.py)
            +-- classes, arguments, hooks  (probe.py, one process for all executors: it imports Jina and their code)
            +-- facts of the hooks         (here: dimensions along the graph, replicas of an embedded index)
            +--> list[Finding], in the order of the file
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.flow.certificates import certificate_findings
 from flowdex_orchestrator.flow.classes import inspect_classes
 from flowdex_orchestrator.flow.findings import Finding, KeyPath
 from flowdex_orchestrator.flow.model import Executor, Flow
@@ -86,6 +88,7 @@ def inspect_flow(
     """
     facts: Mapping[int, Mapping[str, Any]] = {}
     findings = [*_keys(flow), *_gateway(flow), *_autoscale(flow), *_gpus(flow), *_same_ports(flow)]
+    findings += certificate_findings(flow)
     if ports:
         findings += _taken_ports(flow)
     if classes:
@@ -131,6 +134,13 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
             yield flow.finding(("gateway", "protocol"), f"the gateway serves {', '.join(_SERVED)}, not {protocol}")
     if "bert" in flow.gateway.protocols and find_spec("zmq") is None:
         yield flow.finding(("gateway", "protocol"), "bert needs pyzmq: pip install 'flowdex[zeromq]'")
+    if "bert" in flow.gateway.protocols and flow.gateway.serving_tls is not None:
+        yield flow.finding(
+            ("gateway", "tls"),
+            "the ports of bert stay without encryption, which their protocol (ZeroMQ) does not have: keep them on "
+            "127.0.0.1, or leave bert out",
+            "warning",
+        )
     if flow.gateway.uses_with:
         from flowdex_orchestrator.gateway.settings import GatewaySettings
 

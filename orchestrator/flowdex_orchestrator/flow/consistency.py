@@ -45,6 +45,8 @@ def address_problems(executor: Executor) -> list[tuple[KeyPath, str]]:
     hosts, ports, replicas = len(executor.hosts), len(executor.ports), executor.replicas
     if min(hosts, ports) > 1 and hosts != ports:
         return [(("port",), f"expected one port for each of the {hosts} hosts, or one for all, got {ports}")]
+    if executor.tls is not None and not executor.external and executor.tls.certificate is None:
+        return [(("tls",), "an executor of the flow needs a certificate and its key: {certificate: FILE, key: FILE}")]
     if executor.external:
         return _external_problems(executor)
     if hosts > 1:

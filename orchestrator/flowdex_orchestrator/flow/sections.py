@@ -18,6 +18,7 @@ from flowdex_orchestrator.flow import jina_keys
 from flowdex_orchestrator.flow.bert import Bert
 from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes
 from flowdex_orchestrator.flow.section import Section
+from flowdex_orchestrator.flow.tls import GatewayTls, Hops
 from flowdex_orchestrator.flow.values import (
     Environment,
     Flag,
@@ -73,6 +74,10 @@ class Gateway(Section):
     env: Environment = Field(default_factory=dict, description="Environment variables of the process.")
     workspace: Text | None = Field(default=None, description="Folder for files of the gateway.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to become ready in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for a call of an executor, in ms; -1 for no limit."
     )
@@ -82,6 +87,9 @@ class Gateway(Section):
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    serving_tls: GatewayTls | None = Field(
+        default=None, alias="tls", description="Encrypt what clients send: {certificate, key, client_ca}."
+    )
     bert: Bert = Field(default_factory=Bert, description="What clients of bert-as-service get.")
     kubernetes: GatewayKubernetes = Field(
         default_factory=GatewayKubernetes, description="Its pods, service and ingress, for `flowdex export`."
@@ -96,6 +104,11 @@ class Gateway(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to become ready in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def silent_timeout(self) -> float | None:
+        """Seconds without an answer to health checks until it is restarted, None for never."""
+        return _seconds(self.timeout_silent)
 
     def listeners(self) -> list[tuple[str, int]]:
         """(protocol, port) of each server, port 0 where the flow names none: any free one.
@@ -147,12 +160,19 @@ class Executor(Section):
         default=False, description="It runs elsewhere, at host and port; the flow does not start it."
     )
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(default=-1, description="Time for one call, in ms; -1 for no limit.")
     retries: Retries = Field(default=-1, description="Further tries of a call on other replicas; -1 for the default.")
     workspace: Text | None = Field(default=None, description="Folder for the executor's files.")
     volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    tls: Hops = Field(
+        default=None, description="Encrypt what the gateway sends it: {certificate, key, ca}, where not as in `with`."
+    )
     autoscale: Autoscale | None = Field(default=None, description="How many replicas: as many as the load needs.")
     kubernetes: ExecutorKubernetes = Field(
         default_factory=ExecutorKubernetes, description="Its pods, for `flowdex export`."
@@ -167,6 +187,11 @@ class Executor(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to load in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def silent_timeout(self) -> float | None:
+        """Seconds without an answer to health checks until it is restarted, None for never."""
+        return _seconds(self.timeout_silent)
 
     def addresses(self) -> list[str]:
         """`host:port` of each replica that the file fixes an address of; empty where it names no port.
@@ -222,11 +247,18 @@ class FlowSettings(Section):
     shards: PositiveInteger = Field(default=1, description="Parts of the data. flowdex runs one.")
     polling: Polling = Field(default="ANY", description="With shards: ask any or all of them. flowdex has one.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")
+    tls: Hops = Field(
+        default=None, description="Encrypt what gateway and executors send each other: {certificate, key, ca}."
+    )
     cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")

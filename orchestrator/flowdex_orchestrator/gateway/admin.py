@@ -39,7 +39,12 @@ class GatewayAdmin:
     def __init__(self, gateway: Gateway, token: str) -> None:
         self._gateway = gateway
         self._revision = -1
-        self.server = ControlServer({"set_addresses": self._set_addresses, "configure": self._configure}, token)
+        methods = {"set_addresses": self._set_addresses, "configure": self._configure, "ready": self._ready}
+        self.server = ControlServer(methods, token)
+
+    async def _ready(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Whether the gateway takes requests, for a runner that its other ports ask for a certificate."""
+        return {"ready": self._gateway.ready}
 
     async def _set_addresses(self, body: dict[str, Any]) -> dict[str, Any]:
         """Take over a table of addresses.

@@ -107,6 +107,7 @@ def gateway(
     from flowdex.collector import settle
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
+    from flowdex_orchestrator.flow.certificates import gateway_files
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
     flow = load_flow(flow_file or default_flow_path(), text_from=flow_text)
@@ -115,11 +116,12 @@ def gateway(
     ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
+    files = gateway_files(flow)
 
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop, parent_pid)
-        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert) as running:
+        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert, certificates=files) as running:
             open_ports = await running.serve(
                 host or flow.gateway.host,
                 grpc_port=ports.get("grpc"),

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from flowdex import wire
 from flowdex.proto import exchange_pb2 as pb
@@ -74,6 +76,13 @@ class Exchange:
             self._stream = _Stream(self._open())
         return await self._stream.call(request, timeout, metadata)
 
+    async def retire(self, seconds: float) -> None:
+        """End the stream once the calls on it are answered, or after that many seconds."""
+        end = time.monotonic() + seconds
+        while self._stream is not None and self._stream.busy and time.monotonic() < end:  # noqa: ASYNC110 - rare
+            await asyncio.sleep(0.05)
+        await self.close()
+
     async def close(self) -> None:
         """End the stream; calls still on it fail."""
         if self._stream is not None:
@@ -91,6 +100,11 @@ class _Stream:
         self._to_send = asyncio.Event()
         self._reader = self._loop.create_task(self._read())
         self._writer = self._loop.create_task(self._write())
+
+    @property
+    def busy(self) -> bool:
+        """Whether calls wait for their replies."""
+        return bool(self._waiting)
 
     async def call(self, request: bytes, timeout: float | None, metadata: Metadata) -> bytes:
         number = next(self._numbers)
@@ -149,6 +163,9 @@ class _Stream:
             failure = None
         except grpc.aio.AioRpcError as error:
             failure = error
+        except DecodeError:
+            failure = _error(grpc.StatusCode.DATA_LOSS, "it answered with bytes that are no exchange")
+            self._call.cancel()
         finally:
             self._end(failure)
 

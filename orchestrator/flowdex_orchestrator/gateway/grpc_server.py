@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError, FlowdexError
 from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
@@ -33,6 +34,7 @@ from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.status import flow_readiness
 from flowdex_orchestrator.gateway.streaming import answer_stream, incident
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
+from flowdex_orchestrator.tls import listen
 
 __all__ = ["GrpcServer"]
 
@@ -72,13 +74,21 @@ class GrpcServer:
         router: Answers the requests.
         pools: The executors' replicas, for what is asked about them.
         settings: The gateway's limits.
+        files: Certificates; None for no TLS.
     """
 
-    def __init__(self, router: Router, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        router: Router,
+        pools: Mapping[str, ReplicaPool],
+        settings: GatewaySettings,
+        files: CertificateFiles | None = None,
+    ) -> None:
         self.health = HealthService(GATEWAY_SERVICES)
         self._router = router
         self._pools = pools
         self._settings = settings
+        self._files = files
         self._server: grpc.aio.Server | None = None
 
     def configure(self, settings: GatewaySettings) -> None:
@@ -111,7 +121,7 @@ class GrpcServer:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             _try_port(host, port)
-            bound = server.add_insecure_port(address)
+            bound = listen(server, address, self._files)
         except (OSError, RuntimeError) as error:
             raise ConfigurationError(
                 f"the gRPC port {port} of {host} cannot be opened: {getattr(error, 'strerror', None) or error}; "

@@ -113,7 +113,7 @@ class NameWatch:
         self._known = found
         logger.info("executor %s: %s is at %s", self._pool.name, self._name, ", ".join(sorted(found)) or "no address")
         for address in sorted(added):
-            self._pool.add(address)
+            self._pool.add(address, name=self._name)
         for address in gone:
             task = asyncio.ensure_future(self._pool.remove(address, drain=_DRAIN))
             self._removing.add(task)

@@ -16,6 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError, NotFound
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
@@ -24,6 +25,7 @@ from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import LIVE, ExecutorTarget, GatewaySettings, options_of
 from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, metrics_text, status_results
 from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
+from flowdex_orchestrator.tls import Hop
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.flow import Flow
@@ -48,6 +50,7 @@ class Gateway:
         name: The flow's name, for people to read.
         resolve: How the names of `dns:///` addresses are resolved.
         bert: What clients of bert-as-service get; its defaults where not given.
+        certificates: What gRPC, HTTP and WebSockets are encrypted with; None for no TLS.
 
     Attributes:
         router: Answers requests.
@@ -66,8 +69,10 @@ class Gateway:
         name: str = "flowdex",
         resolve: Resolve = resolve,
         bert: Bert | None = None,
+        certificates: CertificateFiles | None = None,
     ) -> None:
         self.name = name
+        self.certificates = certificates
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
         self.ports: dict[str, int] = {}
@@ -82,7 +87,7 @@ class Gateway:
         self.router = Router(topology, self.pools, self.settings)
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self.router.answer("/bert/status", self._bert_status)
-        self._grpc = GrpcServer(self.router, self.pools, self.settings)
+        self._grpc = GrpcServer(self.router, self.pools, self.settings, certificates)
         self._web: list[HttpServer] = []
         self._bert: BertServer | None = None
         self._bert_settings = bert
@@ -97,7 +102,9 @@ class Gateway:
                 timeout=target.timeout,
                 retries=target.retries if target.retries >= 0 else self.settings.replica_retries,
                 wait=self.settings.replica_wait,
+                hop=Hop(target.certificates),
                 on_change=partial(self._changed, target.name),
+                largest=self.settings.max_reply_bytes,
             )
             names = [address for address in target.addresses if address.startswith(SCHEME)]
             self._names[target.name] = [NameWatch(pool, name, resolve=resolve) for name in names]
@@ -304,6 +311,8 @@ def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None 
     Raises:
         ConfigurationError: An address belongs to no executor, or an executor has none.
     """
+    from flowdex_orchestrator.flow.certificates import hop_files
+
     addresses = addresses or {}
     for name in addresses:
         flow.executor(name)
@@ -324,6 +333,7 @@ def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None 
                 timeout=executor.send_timeout or flow.gateway.send_timeout,
                 retries=executor.retries if executor.retries >= 0 else flow.gateway.retries,
                 floating=executor.floating,
+                certificates=hop_files(flow, executor),
                 uses=executor.uses if isinstance(executor.uses, str) else "",
             )
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class ExecutorTarget:
         retries: How often a call that may have run is tried again on another replica; negative for the default.
         floating: Whether it only listens: it is called, its reply is not waited for and not part of the answer.
         uses: The class it runs, for people to read.
+        certificates: What it is trusted by, and what is presented to it; None for no TLS.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ExecutorTarget:
     retries: int = -1
     floating: bool = False
     uses: str = ""
+    certificates: CertificateFiles | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class GatewaySettings:
             as many places as it sends requests at a time.
         small_request: Bytes of the largest request that is interactive without saying so.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
+        max_reply_bytes: Largest reply that is taken from an executor. flowdex's own send 64 MiB at most.
         max_texts: Most texts or documents in one request.
         max_text_characters: Longest text, in characters.
         max_parameters: Most parameters of one request.
@@ -118,6 +122,7 @@ class GatewaySettings:
     least_queue: int = 16
     small_request: int = 2048
     max_message_bytes: int = 64 * 1024 * 1024
+    max_reply_bytes: int = 256 * 1024 * 1024
     max_texts: int = 65_536
     max_text_characters: int = 16 * 1024 * 1024
     max_parameters: int = 256

@@ -59,6 +59,7 @@ _EXECUTOR = {
     "external": Action.DOWN,
     "hosts": Action.DOWN,
     "ports": Action.DOWN,
+    "tls": Action.DOWN,  # both ends of a connection would have to change at once; renewed files need no reload
 }
 """What a key of an executor takes; any other one is read when a replica starts."""
 _GATEWAY = {

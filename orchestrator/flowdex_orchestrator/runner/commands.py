@@ -98,7 +98,8 @@ class Commands:
 
     async def _queue_ms(self, name: str) -> float | None:
         ready = [each for each in self._supervisor.replicas(name) if each.state.state is State.READY]
-        return mean_queue_ms(await asyncio.gather(*(replica_queue_ms(each.plan.address) for each in ready)))
+        asked = [replica_queue_ms(each.plan.address, each.plan.hop) for each in ready]
+        return mean_queue_ms(await asyncio.gather(*asked))
 
 
 def rules_of(flow: Flow) -> dict[str, Rule]:

@@ -13,9 +13,12 @@ from typing import Protocol
 
 import grpc
 
+from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable
 from flowdex.timeouts import within
+from flowdex_orchestrator.control import ask
+from flowdex_orchestrator.tls import PLAIN, Hop
 
-__all__ = ["GrpcProbe", "HttpProbe", "Probe"]
+__all__ = ["ControlProbe", "GrpcProbe", "HttpProbe", "Probe"]
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not meant for the next room
@@ -30,6 +33,11 @@ _CHECK = "/grpc.health.v1.Health/Check"
 class Probe(Protocol):
     """Asks one service whether it takes requests."""
 
+    @property
+    def silent(self) -> bool:
+        """Whether there was no answer at all to the last question."""
+        ...
+
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether it said so within `timeout` seconds; never raises."""
         ...
@@ -42,16 +50,21 @@ class Probe(Protocol):
 class GrpcProbe:
     """Asks grpc.health.v1; a server without that service counts as ready once it answers at all."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, hop: Hop = PLAIN) -> None:
         self._target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._hop = hop
+        self._generation = 0
         self._channel: grpc.aio.Channel | None = None
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered SERVING."""
         from grpc_health.v1 import health_pb2
 
+        if (generation := self._hop.generation) != self._generation:  # the certificates have been renewed
+            await self.close()
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+            self._channel, self._generation = self._hop.channel(self._target, _OPTIONS), generation
         check = self._channel.unary_unary(
             _CHECK,
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -60,7 +73,9 @@ class GrpcProbe:
         try:
             reply = await check(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
+            self.silent = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
+        self.silent = False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
@@ -70,18 +85,48 @@ class GrpcProbe:
             await channel.close()
 
 
+class ControlProbe:
+    """Asks a gateway over its control port: the one port that needs no certificate of the caller.
+
+    Args:
+        address: Of the control port.
+        token: Of the runner.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._address, self._token = address, token
+        self.silent = False
+
+    async def ready(self, timeout: float = 2.0) -> bool:
+        """Whether the gateway is ready."""
+        try:
+            reply = await ask(self._address, self._token, "ready", {}, timeout=timeout)
+        except FlowdexError as error:
+            self.silent = isinstance(error, (Unavailable, DeadlineExceeded))
+            return False
+        self.silent = False
+        return bool(reply["ready"])
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
 class HttpProbe:
     """Asks `GET /health/ready` for status 200."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered 200."""
         try:
-            return await within(self._get(), timeout)
+            found = await within(self._get(), timeout)
         except (OSError, asyncio.TimeoutError):
+            self.silent = True
             return False
+        self.silent = False
+        return found
 
     async def _get(self) -> bool:
         reader, writer = await asyncio.open_connection(self._host, self._port)

@@ -18,18 +18,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.control import RUNNER_VARIABLE, TOKEN_VARIABLE
+from flowdex_orchestrator.flow.certificates import gateway_files, hop_files
 from flowdex_orchestrator.flow.model import Executor, Flow
 from flowdex_orchestrator.flow.overrides import Overrides
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.runner.environment import child_environment
-from flowdex_orchestrator.runner.health import GrpcProbe, HttpProbe, Probe
+from flowdex_orchestrator.runner.health import ControlProbe, GrpcProbe, HttpProbe, Probe
 from flowdex_orchestrator.runner.ports import LOOPBACK, free_ports
 from flowdex_orchestrator.runner.process import Launch
 from flowdex_orchestrator.runner.state import RunFolder
 from flowdex_orchestrator.runner.supervised import ProcessPlan, address_of
 from flowdex_orchestrator.runner.supervisor import FlowPlan
+from flowdex_orchestrator.tls import Hop
 
 __all__ = ["FLOWDEX", "make_plan"]
 
@@ -38,6 +41,7 @@ _GATEWAY = "gateway"
 _GATEWAY_TIMEOUT = 60.0  # seconds, counted from the moment when all executors are ready
 _TO_END = 5.0  # seconds a process may take to end after its last request
 _SCHEMES = {"websocket": "ws", "bert": "tcp", "bert-out": "tcp"}
+_SECURE_SCHEMES = {"grpc": "grpcs", "http": "https", "websocket": "wss", "bert": "tcp", "bert-out": "tcp"}
 _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # nosec B104 # read, not bound; a server that listens everywhere
 
 
@@ -62,7 +66,8 @@ def make_plan(
             become of the file; without it they read the file.
 
     Raises:
-        ConfigurationError: The gateway serves nothing that can be asked for its health.
+        ConfigurationError: The gateway serves nothing that can be asked for its health, or a certificate cannot be
+            used.
         Unavailable: There are not enough free ports.
     """
     listeners = flow.gateway.listeners()
@@ -82,6 +87,8 @@ def make_plan(
         metrics_port=free.pop(),
         token=secrets.token_urlsafe(32),
         text=text,
+        hops={executor.name: Hop(hop_files(flow, executor)) for executor in flow.executors},
+        certificates=gateway_files(flow),
     )
     executors = [plan for executor in flow.executors for plan in planner.executor(executor, free)]
     gateway, endpoints = planner.gateway_and_endpoints([(each.name, each.address) for each in executors])
@@ -102,6 +109,8 @@ class _Planner:
     runner_port: int
     metrics_port: int
     token: str
+    hops: Mapping[str, Hop]
+    certificates: CertificateFiles | None
     text: Path | None = None
     texts: Mapping[str, Path] = field(default_factory=dict)  # of executors that have been reloaded alone
 
@@ -181,17 +190,21 @@ class _Planner:
             launch = self._launch(
                 f"{executor.name}-{number}",
                 ("executor", executor.name, *options),
-                child_environment(executor.env, replicas=replicas, replica=number, url=self.url),
+                child_environment(
+                    {**self._call_variables(), **executor.env}, replicas=replicas, replica=number, url=self.url
+                ),
             )
-        timeout = executor.ready_timeout or math.inf
+        hop = self.hops[executor.name]
         return ProcessPlan(
             executor.name,
             number,
             reached,
             port,
             launch,
-            partial(GrpcProbe, reached, port),
-            timeout,
+            partial(GrpcProbe, reached, port, hop),
+            timeout_ready=executor.ready_timeout or math.inf,
+            timeout_silent=executor.silent_timeout or math.inf,
+            hop=hop,
             metrics_port=None if executor.external else metrics_port,
         )
 
@@ -201,8 +214,28 @@ class _Planner:
         for protocol in ("grpc", "http"):
             if protocol in self.gateway_ports:
                 host = _REACHED_AT.get(self.flow.gateway.host, self.flow.gateway.host)
-                return f"{protocol}://{address_of(host, self.gateway_ports[protocol])}"
+                return f"{self._scheme(protocol)}://{address_of(host, self.gateway_ports[protocol])}"
         return None
+
+    def _scheme(self, protocol: str) -> str:
+        return (_SCHEMES if self.certificates is None else _SECURE_SCHEMES).get(protocol, protocol)
+
+    def _call_variables(self) -> dict[str, str]:
+        """What executors need to call the gateway, where that has TLS: whom to trust, what to present."""
+        tls, files, inner = self.flow.gateway.serving_tls, self.certificates, self.flow.settings.tls
+        if tls is None or files is None:
+            return {}
+        found: dict[str, str] = {}
+        if tls.ca is not None:
+            found["FLOWDEX_CA"] = str(self.flow.folder / tls.ca)
+        if tls.client_ca is not None and inner is not None and inner.certificate is not None and inner.key is not None:
+            found["FLOWDEX_CERTIFICATE"] = str(self.flow.folder / inner.certificate)
+            found["FLOWDEX_KEY"] = str(self.flow.folder / inner.key)
+        host = _REACHED_AT.get(self.flow.gateway.host, self.flow.gateway.host)
+        names = [name.partition(":")[2] for name in files.names]
+        if names and host not in names:
+            found["FLOWDEX_TLS_NAME"] = names[0].replace("*.", "gateway.")
+        return found
 
     def gateway(self, addresses: Sequence[tuple[str, str]]) -> ProcessPlan:
         """The gateway's plan, for these addresses of replicas: (executor, address)."""
@@ -213,8 +246,7 @@ class _Planner:
         flow, ports, host = self.flow, self.gateway_ports, self.flow.gateway.host
         reached = _REACHED_AT.get(host, host)
         endpoints = {
-            protocol: f"{_SCHEMES.get(protocol, protocol)}://{address_of(reached, port)}"
-            for protocol, port in ports.items()
+            protocol: f"{self._scheme(protocol)}://{address_of(reached, port)}" for protocol, port in ports.items()
         }
         arguments = [_GATEWAY, "--host", host, "--control-port", f"{self.control_port}"]
         arguments += ["--metrics-port", f"{self.metrics_port}"]
@@ -231,7 +263,10 @@ class _Planner:
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"
         probe: Callable[[], Probe]
-        if "grpc" in ports:
+        if self.certificates is not None:
+            port = ports.get("grpc") or ports.get("http") or next(iter(ports.values()))
+            probe = partial(ControlProbe, self.gateway_control, self.token)
+        elif "grpc" in ports:
             port, probe = ports["grpc"], partial(GrpcProbe, reached, ports["grpc"])
         elif "http" in ports:
             port, probe = ports["http"], partial(HttpProbe, reached, ports["http"])
@@ -239,7 +274,8 @@ class _Planner:
             raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
         timeout = min(_GATEWAY_TIMEOUT, flow.gateway.ready_timeout or math.inf)
         grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
-        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace, self.metrics_port)
+        silent = flow.gateway.silent_timeout or math.inf
+        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, silent, grace, self.metrics_port)
         return plan, endpoints
 
     @staticmethod

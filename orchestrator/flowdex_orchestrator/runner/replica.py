@@ -12,6 +12,7 @@ import grpc.aio
 
 from flowdex import wire
 from flowdex_orchestrator.load import load_method, queue_ms
+from flowdex_orchestrator.tls import Hop
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
 __all__ = ["replica_queue_ms", "replica_traits"]
@@ -20,9 +21,9 @@ _OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)
 _TIMEOUT = 5.0
 
 
-async def replica_traits(address: str) -> Traits:
+async def replica_traits(address: str, hop: Hop) -> Traits:
     """What the replica at `address` says of itself; none where it does not answer."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+    async with hop.channel(address, _OPTIONS) as channel:
         discover: Any = channel.unary_unary(wire.ENDPOINT_DISCOVERY)
         call = discover(b"", timeout=_TIMEOUT)
         try:
@@ -32,7 +33,7 @@ async def replica_traits(address: str) -> Traits:
             return NO_TRAITS
 
 
-async def replica_queue_ms(address: str) -> float | None:
+async def replica_queue_ms(address: str, hop: Hop) -> float | None:
     """Mean milliseconds that requests wait in the replica at `address`; None where it does not say."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
+    async with hop.channel(address, _OPTIONS) as channel:
         return await queue_ms(load_method(channel), _TIMEOUT)

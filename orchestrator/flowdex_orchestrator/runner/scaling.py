@@ -182,7 +182,7 @@ class Scaler:
         """Whether an executor can have but one process, so that no other can take its place while it serves."""
         for each in self._supervisor.replicas(name):
             if each.state.state is State.READY:
-                return (await replica_traits(each.plan.address)).embedded
+                return (await replica_traits(each.plan.address, each.plan.hop)).embedded
         return False  # nobody to ask; a second process of an embedded index finds it locked, and fails
 
     # ---- the steps ----

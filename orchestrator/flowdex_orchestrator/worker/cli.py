@@ -126,6 +126,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
       flowdex executor encoder --set model=./my-model
     """  # noqa: D301 - click's mark for lines to keep
     from flowdex_orchestrator.flow import default_flow_path, load_flow
+    from flowdex_orchestrator.flow.certificates import executor_files
     from flowdex_orchestrator.flow.overrides import parse_argument
     from flowdex_orchestrator.worker.load import load_executor
     from flowdex_orchestrator.worker.server import MEBIBYTE, ServerOptions
@@ -145,6 +146,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         grace=grace,
         stacks=stacks,
         parent_pid=parent_pid,
+        certificates=executor_files(flow, entry),
         replica=replica,
         metrics_host=metrics_host,
         metrics_port=metrics_port,

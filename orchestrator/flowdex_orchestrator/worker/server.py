@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
+from flowdex.certificates import CertificateFiles
 from flowdex.collector import settle
 from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
@@ -35,6 +36,7 @@ from flowdex.timeouts import within
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
 from flowdex_orchestrator.processes import watch_parent
+from flowdex_orchestrator.tls import listen
 from flowdex_orchestrator.traits import Traits
 from flowdex_orchestrator.worker.endpoints import EndpointTable
 from flowdex_orchestrator.worker.metrics import WorkerMetrics
@@ -64,6 +66,7 @@ class ServerOptions:
         grace: Seconds to finish requests in flight after SIGTERM.
         stacks: Whether error replies carry the traceback.
         parent_pid: Process whose end ends this one.
+        certificates: What to encrypt with; None for no TLS.
         replica: Number of this replica, for its metrics.
         metrics_host: Address to listen on for Prometheus.
         metrics_port: Port for it; 0 takes any free one, None opens none.
@@ -76,6 +79,7 @@ class ServerOptions:
     grace: float = 30.0
     stacks: bool = False
     parent_pid: int | None = None
+    certificates: CertificateFiles | None = None
     replica: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -148,7 +152,7 @@ def _listen(service: ExecutorService, health: HealthService, options: ServerOpti
     reflection.enable_server_reflection(names, server, pool=descriptor_pool([health_pb2.DESCRIPTOR]))
     host = f"[{options.host}]" if ":" in options.host else options.host
     try:
-        return server, server.add_insecure_port(f"{host}:{options.port}")
+        return server, listen(server, f"{host}:{options.port}", options.certificates)
     except RuntimeError:
         raise ConfigurationError(
             f"cannot listen on {host}: port {options.port} is already in use, or the address is not this machine's"
@@ -162,7 +166,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # gateways may ping idle connections
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # gateways ping idle connections
         ("grpc.keepalive_permit_without_calls", 1),
     ]
     if options.max_connection_age is not None:

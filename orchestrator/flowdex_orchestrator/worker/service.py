@@ -185,6 +185,7 @@ class ExecutorService:
             await context.abort(InvalidInput.status.grpc, "the bytes are not a SingleDocumentRequestProto")
             return
         reply = pb.SingleDocumentRequestProto(header=request.header, routes=request.routes)
+        reply.header.ClearField("status")
         reply.parameters.CopyFrom(request.parameters)
         try:
             endpoint = endpoints.find(request.header.exec_endpoint)
@@ -230,6 +231,7 @@ class ExecutorService:
     async def _answer(self, requests: Sequence[pb.DataRequestProto], invocation: Invocation) -> _Answer:
         endpoints = self._endpoints or self._ready()
         request = requests[0]
+        request.header.ClearField("status")  # what a caller says of itself must not pass for our verdict
         remaining = invocation.remaining
         if remaining is not None and remaining <= 0:
             raise Refused(DeadlineExceeded.status.grpc, "the deadline passed before the executor was called")

@@ -18,6 +18,7 @@ from uvicorn.protocols.websockets.websockets_impl import WebSocketProtocol
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.gateway.http.app import make_app
 from flowdex_orchestrator.gateway.http.connections import Connections, protocol_class
+from flowdex_orchestrator.tls import server_context
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.server import Gateway
@@ -52,6 +53,9 @@ class HttpServer:
             proxy_headers=False,
             timeout_keep_alive=_KEEP_ALIVE,
         )
+        if gateway.certificates is not None:
+            config.load()
+            config.ssl = server_context(gateway.certificates)
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
         self._sweep: asyncio.Task[None] | None = None
