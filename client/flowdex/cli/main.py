@@ -70,6 +70,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "scale": ("flowdex_orchestrator.runner.scale_cli:scale", "Change the number of replicas of a running flow."),
         "restart": ("flowdex_orchestrator.runner.scale_cli:restart", "Replace replicas one by one while they serve."),
         "reload": ("flowdex_orchestrator.runner.reload_cli:reload", "Make a running flow what its file says now."),
+        "keys": ("flowdex_orchestrator.access.cli:keys", "Make, list and remove the API keys of a flow."),
         "check": ("flowdex_orchestrator.flow.cli:check", "Find the mistakes of a flow file before it starts."),
         "plan": ("flowdex_orchestrator.capacity.cli:plan", "Say how large a flow has to be, down to nodes and GPUs."),
         "schema": ("flowdex_orchestrator.flow.cli:schema", "Print the JSON Schema of flow files, for editors."),
