@@ -28,6 +28,7 @@ from flowdex_orchestrator.flow.model import Executor, Flow
 __all__ = ["Checked", "check_flow"]
 
 _OURS = "flowdex_executors."
+_SEEN = ("CUDA_", "HF_", "PYTHONPATH")  # variables that decide what is imported, and what it finds
 
 
 class Checked:
@@ -42,10 +43,10 @@ class Checked:
     def __init__(self, folder: Path, flow: Flow, environment: Mapping[str, str] = os.environ) -> None:
         self._path = folder / "checked"
         what = {
-            "flow": flow.model_dump(mode="json", by_alias=True),
+            "flow": flow.model_dump(mode="json", by_alias=True, warnings=False),
             "folder": str(flow.folder),
             "versions": [flowdex_version(), sys.version],
-            "environment": {name: value for name, value in environment.items() if name.startswith(("CUDA", "HF_"))},
+            "environment": {name: value for name, value in environment.items() if name.startswith(_SEEN)},
         }
         self._fingerprint = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()
         self._possible = all(_is_ours(executor) for executor in flow.executors)

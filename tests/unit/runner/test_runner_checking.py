@@ -25,6 +25,7 @@ def test_the_same_flow_is_known_again(tmp_path: Path) -> None:
         Checked(tmp_path, flow.with_arguments({"a": {"limit": 3}}), {}),
         Checked(tmp_path, flow.with_replicas({"a": 2}), {}),
         Checked(tmp_path, flow, {"HF_HOME": "elsewhere"}),
+        Checked(tmp_path, flow, {"PYTHONPATH": "elsewhere"}),
     ):
         assert not other.holds
     checked.forget()
