@@ -229,6 +229,9 @@ def ps(flow: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(process_table(rows))
+    for process in state.processes if state is not None else ():
+        if process.cause:
+            click.echo(f"{process.label}: {process.cause}")
     if changed:
         click.echo(f"{flow_file} is not what runs any more: `flowdex reload --dry-run` says what differs.")
 

@@ -150,6 +150,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         replica=replica,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
+        canary_period=entry.canary_period,
     )
     process_exit = _Exit()
     process_exit(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))
