@@ -27,11 +27,13 @@ from flowdex_orchestrator.flow.values import (
     LogLevel,
     Mapped,
     Milliseconds,
+    Origins,
     Polling,
     Ports,
     PositiveInteger,
     Protocols,
     Retries,
+    Roles,
     Strings,
     Text,
     Uses,
@@ -83,10 +85,20 @@ class Gateway(Section):
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
-    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    keys: Text | None = Field(
+        default=None, description="File of the API keys that callers need, beside this file; see `flowdex keys`."
+    )
+    insecure: Flag = Field(default=False, description="Listen beyond this machine though there are no keys.")
+    roles: Roles = Field(
+        default_factory=dict, description="Role that an endpoint of an own executor needs: search, index or admin."
+    )
+    hosts: Strings = Field(
+        default=(), description="Further names in the Host header that the HTTP interface answers on loopback."
+    )
     serving_tls: GatewayTls | None = Field(
         default=None, alias="tls", description="Encrypt what clients send: {certificate, key, client_ca}."
     )
@@ -170,6 +182,9 @@ class Executor(Section):
     volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    canary: Milliseconds = Field(
+        default=10_000, description="Time between two looks at whether it still works, in ms; -1 for none."
+    )
     tls: Hops = Field(
         default=None, description="Encrypt what the gateway sends it: {certificate, key, ca}, where not as in `with`."
     )
@@ -187,6 +202,11 @@ class Executor(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to load in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def canary_period(self) -> float | None:
+        """Seconds between two canaries, None for none."""
+        return _seconds(self.canary)
 
     @property
     def silent_timeout(self) -> float | None:
@@ -254,12 +274,15 @@ class FlowSettings(Section):
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
     )
+    canary: Milliseconds = Field(
+        default=10_000, description="Time between two looks at whether an executor still works, in ms; -1 for none."
+    )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")
     tls: Hops = Field(
         default=None, description="Encrypt what gateway and executors send each other: {certificate, key, ca}."
     )
-    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
