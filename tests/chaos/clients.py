@@ -20,9 +20,8 @@ from chaos.load import Load
 SLOW_CLIENTS, SLOW_SECONDS = 20, 8.0
 VANISHING = 200
 IDLE = 5000  # of each protocol
-_PREFACE = (
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-)  # and empty settings (RFC 9113)
+# HTTP/2's preface and empty settings (RFC 9113, section 3.4).
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
 def large_request(texts: int) -> bytes:

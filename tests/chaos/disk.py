@@ -76,9 +76,7 @@ async def disk_full(setting: Setting) -> list[Row]:
                     await asyncio.to_thread(filler.unlink)
                     await load.recovered(time.monotonic())
             await load.verify()
-    row.note = (
-        "searches went on; the error says that there is no room left; the time is that from when there is room"
-    )
+    row.note = "searches went on; the error says that there is no room left; the time is that from when there is room"
     return [row]
 
 
