@@ -201,3 +201,13 @@ async def test_reflection_describes_what_is_served() -> None:
             ]
             services = {f"{file.package}.{service.name}" for file in files for service in file.service}
             assert name in services
+
+
+async def test_a_status_in_a_request_is_not_taken_for_a_verdict() -> None:
+    """An executor gives a request's header back, and with it what the caller wrote there."""
+    request = wire.read_request(wire.build_request("/x", DocumentBatch.from_columns(texts=["a"])))
+    request.header.status.code = pb.StatusProto.ERROR
+    request.header.status.exception.name = "InternalError"
+    async with serving(FakeExecutor("a", {"/x": append("1")}), FakeExecutor("b", {"/x": append("2")})) as flow:
+        reply = await flow.send(request.SerializeToString())
+        assert texts_of(reply) == ["a12"]

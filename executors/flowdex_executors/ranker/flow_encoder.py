@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ExecutorError
+from flowdex.errors import ExecutorError, InvalidInput
 from flowdex.results import FlowStatus
 from flowdex.transport import Target, open_transport
 from flowdex_executors.encoder.prompts import Prompts
@@ -62,7 +62,7 @@ class FlowEncoder:
         """The token vectors of texts, and the fingerprint of what made them.
 
         Raises:
-            ExecutorError: The flow's encoder gives none.
+            InvalidInput: The flow's encoder gives none.
             FlowdexError: The flow cannot be reached, or refuses.
         """
         reply = await self._encode(
@@ -70,7 +70,7 @@ class FlowEncoder:
         )
         vectors, spans = reply.column("token_vectors"), reply.column("token_spans")
         if any(each is None for each in (*vectors, *spans)):
-            raise ExecutorError(
+            raise InvalidInput(
                 f"the encoder of the flow at {self} gives no token vectors (over HTTP none does); "
                 "use another method, or name a gRPC address in uses_with.url of the ranker"
             )

@@ -13,13 +13,14 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.guard import FLOW_KEY_VARIABLE, keys_path
 from flowdex_orchestrator.control import RUNNER_VARIABLE, TOKEN_VARIABLE
 from flowdex_orchestrator.flow.certificates import gateway_files, hop_files
 from flowdex_orchestrator.flow.model import Executor, Flow
@@ -46,16 +47,24 @@ _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # nosec B104 # read, not bound
 
 
 def make_plan(
-    flow: Flow, flow_file: Path, folder: RunFolder, cwd: Path, overrides: Overrides | None = None
+    flow: Flow,
+    flow_file: Path,
+    folder: RunFolder,
+    cwd: Path,
+    overrides: Overrides | None = None,
+    *,
+    text: Path | None = None,
 ) -> FlowPlan:
     """Choose ports and write the command lines.
 
     Args:
         flow: The flow; external executors are only watched.
-        flow_file: Its file, which the processes read again.
+        flow_file: Its file.
         folder: Takes the logs.
         cwd: The folder in which the processes run.
         overrides: Arguments of executors that differ from the file's.
+        text: A copy of the file, which the processes read, so that a process that starts anew is as it was whatever has
+            become of the file; without it they read the file.
 
     Raises:
         ConfigurationError: The gateway serves nothing that can be asked for its health, or a certificate cannot be
@@ -78,6 +87,8 @@ def make_plan(
         runner_port=free.pop(),
         metrics_port=free.pop(),
         token=secrets.token_urlsafe(32),
+        text=text,
+        flow_key=secrets.token_urlsafe(32) if keys_path(flow) is not None else None,
         hops={executor.name: Hop(hop_files(flow, executor)) for executor in flow.executors},
         certificates=gateway_files(flow),
     )
@@ -100,8 +111,34 @@ class _Planner:
     runner_port: int
     metrics_port: int
     token: str
+    flow_key: str | None
     hops: Mapping[str, Hop]
     certificates: CertificateFiles | None
+    text: Path | None = None
+    texts: Mapping[str, Path] = field(default_factory=dict)  # of executors that have been reloaded alone
+
+    def reloaded(self, flow: Flow, text: Path, names: Collection[str] | None = None) -> _Planner:
+        """The planner after a reload.
+
+        Args:
+            flow: The new flow.
+            text: A copy of its file.
+            names: The executors that have it already, where not all do; the rest, gateway included, is as before.
+        """
+        if names is None:
+            return replace(self, flow=flow, text=text, texts={})
+        executors = tuple(flow.executor(each.name) if each.name in names else each for each in self.flow.executors)
+        return replace(
+            self,
+            flow=self.flow.model_copy(update={"executors": executors}),
+            texts={**self.texts, **dict.fromkeys(names, text)},
+        )
+
+    def again(self, plan: ProcessPlan, *, replicas: int, settings: Mapping[str, Any]) -> ProcessPlan:
+        """The plan of a replica that is there, by the flow as it is now."""
+        executor = self.flow.executor(plan.name)
+        place, metrics = (executor.hosts[0], plan.port), plan.metrics_port or 0
+        return self._replica(executor, plan.replica or 0, place, replicas, settings, metrics)
 
     @property
     def gateway_control(self) -> str:
@@ -160,7 +197,7 @@ class _Planner:
                     {**self._call_variables(), **executor.env}, replicas=replicas, replica=number, url=self.url
                 ),
             )
-        timeout, hop = executor.ready_timeout or math.inf, self.hops[executor.name]
+        hop = self.hops[executor.name]
         return ProcessPlan(
             executor.name,
             number,
@@ -168,7 +205,8 @@ class _Planner:
             port,
             launch,
             partial(GrpcProbe, reached, port, hop),
-            timeout,
+            timeout_ready=executor.ready_timeout or math.inf,
+            timeout_silent=executor.silent_timeout or math.inf,
             hop=hop,
             metrics_port=None if executor.external else metrics_port,
         )
@@ -186,11 +224,11 @@ class _Planner:
         return (_SCHEMES if self.certificates is None else _SECURE_SCHEMES).get(protocol, protocol)
 
     def _call_variables(self) -> dict[str, str]:
-        """What executors need to call the gateway, where that has TLS: whom to trust, what to present."""
+        """What executors need to call the gateway: a key where it asks for one, and where it has TLS whom to trust."""
         tls, files, inner = self.flow.gateway.serving_tls, self.certificates, self.flow.settings.tls
+        found: dict[str, str] = {} if self.flow_key is None else {"FLOWDEX_API_KEY": self.flow_key}
         if tls is None or files is None:
-            return {}
-        found: dict[str, str] = {}
+            return found
         if tls.ca is not None:
             found["FLOWDEX_CA"] = str(self.flow.folder / tls.ca)
         if tls.client_ca is not None and inner is not None and inner.certificate is not None and inner.key is not None:
@@ -217,6 +255,8 @@ class _Planner:
         arguments += ["--metrics-port", f"{self.metrics_port}"]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]
+        if flow.gateway.insecure:
+            arguments.append("--insecure")
         for name, address in addresses:
             arguments += ["--address", f"{name}={address}"]
         env = {
@@ -224,6 +264,8 @@ class _Planner:
             TOKEN_VARIABLE: self.token,
             RUNNER_VARIABLE: f"{LOOPBACK}:{self.runner_port}",
         }
+        if self.flow_key is not None:
+            env[FLOW_KEY_VARIABLE] = self.flow_key
         launch = self._launch(_GATEWAY, arguments, env)
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"
@@ -239,7 +281,8 @@ class _Planner:
             raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
         timeout = min(_GATEWAY_TIMEOUT, flow.gateway.ready_timeout or math.inf)
         grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
-        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace, self.metrics_port)
+        silent = flow.gateway.silent_timeout or math.inf
+        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, silent, grace, self.metrics_port)
         return plan, endpoints
 
     @staticmethod
@@ -257,4 +300,6 @@ class _Planner:
     def _launch(self, label: str, arguments: list[str] | tuple[str, ...], env: Mapping[str, str]) -> Launch:
         verb, *options = arguments
         command = (*FLOWDEX, verb, *options, "--flow", str(self.flow_file), "--parent-pid", str(os.getpid()))
+        text = self.text if verb == _GATEWAY else self.texts.get(options[0], self.text)
+        command += () if text is None else ("--flow-text", str(text))
         return Launch(command, env, self.cwd, self.folder.log(label))

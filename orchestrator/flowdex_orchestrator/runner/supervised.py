@@ -4,6 +4,7 @@
     v                                                                    |
 LOADING --health--> READY --ended by itself--> WAITING, or after many such FAILED (pauses are long then)
     |                 |
+    |                 +--silent too long--> killed, which is an end by itself
     |                 +--stop()--> STOPPING --> STOPPED
     +--ended, or too slow, before the flow was ever ready--> FAILED for good: `flowdex up` reports it
 """
@@ -15,9 +16,10 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowdex.timeouts import within
+from flowdex_orchestrator.load import RESTARTS_VARIABLE
 from flowdex_orchestrator.runner.diagnosis import Diagnosis, diagnose, last_words, remedy_for
 from flowdex_orchestrator.runner.health import Probe
 from flowdex_orchestrator.runner.logs import cut
@@ -80,6 +82,8 @@ class ProcessPlan:
         launch: How to start it; None for an external one, which is only watched.
         probe: Makes the probe that tells when it is ready.
         timeout_ready: Seconds it may take to get ready.
+        timeout_silent: Seconds that it may leave health checks without any answer, once it is ready; then it hangs, and
+            is killed and started again.
         grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
         metrics_port: Where on loopback Prometheus reads its metrics; None for one that is not started here.
         hop: How to connect to it.
@@ -92,6 +96,7 @@ class ProcessPlan:
     launch: Launch | None
     probe: Callable[[], Probe]
     timeout_ready: float = math.inf
+    timeout_silent: float = math.inf
     grace: float = 35.0
     metrics_port: int | None = None
     hop: Hop = PLAIN
@@ -196,7 +201,8 @@ class Supervised:
             cause = f"port {self.plan.port} on {self.plan.host} is taken"
             return Diagnosis(cause, remedy_for(cause))
         try:
-            self._child = await ChildProcess.start(launch)
+            environment = {**launch.env, RESTARTS_VARIABLE: str(self.state.restarts)}
+            self._child = await ChildProcess.start(replace(launch, env=environment))
         except OSError as error:
             return Diagnosis(f"could not start {launch.command[0]} in {launch.cwd}: {error}")
         self.state.process = self._child.identity
@@ -209,6 +215,7 @@ class Supervised:
         told = asyncio.ensure_future(self._stopping.wait())
         probe = self.plan.probe()
         began, silent = time.monotonic(), 0
+        heard = began
         try:
             while True:
                 loading = self.state.ready_at is None
@@ -228,7 +235,13 @@ class Supervised:
                     problem = self._too_late()
                     await self._end(child, self._policy.grace_loading)
                     return problem
-                self._judge(healthy, silent)
+                if loading or not probe.silent:
+                    heard = time.monotonic()
+                self._judge(healthy, silent, probe.reason)
+                if child is not None and silent and time.monotonic() - heard > self.plan.timeout_silent:
+                    child.kill()  # it would not hear anything else
+                    await child.wait()
+                    return self._silent_too_long()
                 if self.plan.launch is not None:
                     cut(self.plan.launch.log)
         finally:
@@ -237,16 +250,22 @@ class Supervised:
             await asyncio.gather(ended, told, return_exceptions=True)
             await probe.close()
 
-    def _judge(self, healthy: bool, silent: int) -> None:
+    def _judge(self, healthy: bool, silent: int, reason: str) -> None:
         """Set the state by the last answers to the health check."""
         if healthy and self.state.state is not State.READY:
             if self.state.ready_at is None:
                 self.state.ready_at = time.time()
             self.state.cause = ""
             self._set(State.READY)
-        elif self.state.state is State.READY and silent >= self._policy.silent_after:
-            self.state.cause = "it does not answer health checks"
+        elif self.state.state is State.READY and (reason or silent >= self._policy.silent_after):
+            self.state.cause = reason or "it does not answer health checks"
             self._set(State.UNRESPONSIVE)
+
+    def _silent_too_long(self) -> Diagnosis:
+        return Diagnosis(
+            f"it hung: no answer to health checks for {self.plan.timeout_silent:g} s",
+            "if it was only busy, raise `timeout_silent:` (milliseconds)",
+        )
 
     def _too_late(self) -> Diagnosis:
         """What to say of a process that was not ready in time."""

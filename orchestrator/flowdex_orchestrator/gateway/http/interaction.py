@@ -21,7 +21,7 @@ from fastapi import APIRouter, Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ExecutorError
+from flowdex.errors import InvalidInput
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call, FlowCall
 from flowdex_orchestrator.gateway.http.compat.served import Served, choose
@@ -111,7 +111,7 @@ async def _tokens(call: FlowCall, encoder: Served, texts: Sequence[str], prompt:
     )
     columns = [batch.column(name) for name in ("token_texts", "token_spans", "token_vectors")]
     if len(batch) != len(texts) or any(value is None for column in columns for value in column):
-        raise ExecutorError(
+        raise InvalidInput(
             f"the encoder {encoder.name or 'of this flow'} answers no token vectors, which late interaction needs; "
             "name another one as `model`"
         )
