@@ -179,16 +179,13 @@ class Router:
         endpoint, begun = "", False
         ended: BaseException | None = None
         try:
-            frame = split(data)
+            frame = sent = split(data)
             if old := is_old(frame.data):
                 frame = frame._replace(data=await _aside(upgrade, frame.data))
-                data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
-            await self._check_contents(frame, head.parameters)
-            if head.header.HasField("status"):  # which is for replies: executors would send it back as their own
-                head.header.ClearField("status")
-                frame = frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
+            frame = await self._checked(frame, head)
+            if frame is not sent:
                 data = frame.join()
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
@@ -311,11 +308,16 @@ class Router:
             self.metrics.refuse(_endpoint_of(data), error)
             raise
 
-    async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
+    async def _checked(self, frame: Frame, head: pb.DataRequestProtoWoData) -> Frame:
+        """The request within its limits, and without a status: executors would send that back as their own."""
         if frame.parameters:
-            check_parameters(frame, parameters, self._settings)
+            check_parameters(frame, head.parameters, self._settings)
         if needs_check(frame, self._settings):
             await asyncio.to_thread(check_documents, frame, self._settings)
+        if not head.header.HasField("status"):
+            return frame
+        head.header.ClearField("status")
+        return frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
 
     async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
         plan = self._plans.get((endpoint, target))
