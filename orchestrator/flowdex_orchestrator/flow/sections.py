@@ -27,11 +27,13 @@ from flowdex_orchestrator.flow.values import (
     LogLevel,
     Mapped,
     Milliseconds,
+    Origins,
     Polling,
     Ports,
     PositiveInteger,
     Protocols,
     Retries,
+    Roles,
     Strings,
     Text,
     Uses,
@@ -74,15 +76,29 @@ class Gateway(Section):
     env: Environment = Field(default_factory=dict, description="Environment variables of the process.")
     workspace: Text | None = Field(default=None, description="Folder for files of the gateway.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to become ready in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for a call of an executor, in ms; -1 for no limit."
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
-    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    keys: Text | None = Field(
+        default=None, description="File of the API keys that callers need, beside this file; see `flowdex keys`."
+    )
+    insecure: Flag = Field(default=False, description="Listen beyond this machine though there are no keys.")
+    roles: Roles = Field(
+        default_factory=dict, description="Role that an endpoint of an own executor needs: search, index or admin."
+    )
+    hosts: Strings = Field(
+        default=(), description="Further names in the Host header that the HTTP interface answers on loopback."
+    )
     serving_tls: GatewayTls | None = Field(
         default=None, alias="tls", description="Encrypt what clients send: {certificate, key, client_ca}."
     )
@@ -100,6 +116,11 @@ class Gateway(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to become ready in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def silent_timeout(self) -> float | None:
+        """Seconds without an answer to health checks until it is restarted, None for never."""
+        return _seconds(self.timeout_silent)
 
     def listeners(self) -> list[tuple[str, int]]:
         """(protocol, port) of each server, port 0 where the flow names none: any free one.
@@ -151,6 +172,10 @@ class Executor(Section):
         default=False, description="It runs elsewhere, at host and port; the flow does not start it."
     )
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(default=-1, description="Time for one call, in ms; -1 for no limit.")
     retries: Retries = Field(default=-1, description="Further tries of a call on other replicas; -1 for the default.")
     workspace: Text | None = Field(default=None, description="Folder for the executor's files.")
@@ -174,6 +199,11 @@ class Executor(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to load in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def silent_timeout(self) -> float | None:
+        """Seconds without an answer to health checks until it is restarted, None for never."""
+        return _seconds(self.timeout_silent)
 
     def addresses(self) -> list[str]:
         """`host:port` of each replica that the file fixes an address of; empty where it names no port.
@@ -229,6 +259,10 @@ class FlowSettings(Section):
     shards: PositiveInteger = Field(default=1, description="Parts of the data. flowdex runs one.")
     polling: Polling = Field(default="ANY", description="With shards: ask any or all of them. flowdex has one.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
     )
@@ -237,7 +271,7 @@ class FlowSettings(Section):
     tls: Hops = Field(
         default=None, description="Encrypt what gateway and executors send each other: {certificate, key, ca}."
     )
-    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
-    ExecutorError,
     FlowdexError,
     InvalidInput,
     NotFound,
@@ -35,6 +34,7 @@ from flowdex.merge import merge_documents
 from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
+from flowdex_orchestrator.access.guard import FREE, Grant, Guard
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
@@ -43,7 +43,7 @@ from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
-from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
+from flowdex_orchestrator.gateway.splitting import count_documents, cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
 from flowdex_orchestrator.gateway.waiting import Admission, Backlog
 
@@ -52,8 +52,10 @@ __all__ = ["Reply", "Router"]
 logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
+_REINDEX_MARK = b"reindex"  # the parameter of /index that makes it a step of reindexing
 _CACHED_PLANS = 1024
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
+_COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
 
 
 class Reply(NamedTuple):
@@ -116,19 +118,27 @@ class Router:
         topology: The flow's graph.
         pools: The replicas of each executor.
         settings: The gateway's limits.
+        guard: Who may call which endpoint; everybody any where None.
 
     Attributes:
         in_flight: Requests being worked on.
         admission: Who is let in.
     """
 
-    def __init__(self, topology: Topology, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        pools: Mapping[str, ReplicaPool],
+        settings: GatewaySettings,
+        guard: Guard | None = None,
+    ) -> None:
         self.in_flight = 0
         self._backlogs = {name: Backlog(partial(_ready_count, pools, name)) for name in topology.executors}
         self.admission = Admission(settings, self._backlogs)
         self._topology = topology
         self._pools = pools
         self._settings = settings
+        self._guard = guard
         self._plans: dict[tuple[str, str], Plan] = {}
         self._floating: set[asyncio.Task[_Message]] = set()
         self.metrics = Metrics()
@@ -178,15 +188,17 @@ class Router:
         self.in_flight += 1
         endpoint, begun = "", False
         ended: BaseException | None = None
+        grant = FREE
         try:
-            frame = sent = split(data)
+            frame = split(data)
             if old := is_old(frame.data):
                 frame = frame._replace(data=await _aside(upgrade, frame.data))
+                data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
-            frame = await self._checked(frame, head)
-            if frame is not sent:
-                data = frame.join()
+            grant = self._enter(endpoint, frame)
+            await self._check_contents(frame, head.parameters)
+            frame, data = _without_status(head, frame, data)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -217,10 +229,8 @@ class Router:
             raise
         finally:
             self.in_flight -= 1
-            if begun or not isinstance(ended, Overloaded):
-                self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
-            else:
-                self.metrics.refuse(endpoint, ended)
+            grant.leave()
+            self._note(endpoint, started, ended, begun)
             del ended  # an error holds this frame, which must not hold it
 
     def admit_unread(
@@ -269,10 +279,12 @@ class Router:
         self.in_flight += 1
         endpoint = ""
         ended: BaseException | None = None
+        grant = FREE
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            grant = self._enter(endpoint, frame)
             check_parameters(frame, head.parameters, self._settings)
             check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
@@ -287,10 +299,17 @@ class Router:
             raise
         finally:
             self.in_flight -= 1
+            grant.leave()
             self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
             del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
+
+    def _enter(self, endpoint: str, frame: Frame) -> Grant:
+        """Leave to go on, as far as keys say; see `Guard.enter`."""
+        if self._guard is None:
+            return FREE
+        return self._guard.enter(endpoint, writes_copies=_REINDEX_MARK in frame.parameters)
 
     def _admit(self, data: bytes, metadata: Metadata) -> bool:
         """Let a request in, or count it as refused and say why; returns whether it is bulk."""
@@ -308,16 +327,11 @@ class Router:
             self.metrics.refuse(_endpoint_of(data), error)
             raise
 
-    async def _checked(self, frame: Frame, head: pb.DataRequestProtoWoData) -> Frame:
-        """The request within its limits, and without a status: executors would send that back as their own."""
+    async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
         if frame.parameters:
-            check_parameters(frame, head.parameters, self._settings)
+            check_parameters(frame, parameters, self._settings)
         if needs_check(frame, self._settings):
             await asyncio.to_thread(check_documents, frame, self._settings)
-        if not head.header.HasField("status"):
-            return frame
-        head.header.ClearField("status")
-        return frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
 
     async def _plan(self, endpoint: str, target: str, deadline: float | None) -> Plan:
         plan = self._plans.get((endpoint, target))
@@ -418,11 +432,19 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
+        pool = self._pools[executor]
+        documents = None
+        if request.endpoint in pool.splittable and len(data) <= _COUNTED:  # each document is answered by one
+            documents = count_documents(split(data).data, _COUNTED)
         backlog, size, done = self._backlogs[executor], len(data), False
         backlog.enter(size, request.bulk)
         try:
-            reply = await self._pools[executor].call(
-                data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
+            answer = await pool.call(
+                data,
+                deadline=request.deadline,
+                metadata=request.metadata,
+                idempotent=request.idempotent,
+                documents=documents,
             )
             done = True
         except FlowdexError:
@@ -431,17 +453,11 @@ class Router:
         finally:
             backlog.leave(size, request.bulk, done)
         end = time.time_ns()
-        try:
-            frame = split(reply)
-            status = frame.header_only().header.status
-        except InvalidInput:
-            raise ExecutorError(
-                f"executor {executor!r} did not answer with a DataRequestProto", executor=executor
-            ) from None
+        frame, is_error = answer.frame, answer.is_error
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
-        calls.append(_Call(executor, start, end, status, results))
-        self.metrics.observe_call(executor, (end - start) / 1e9, status.code == ERROR)
-        return _Message(frame, reply, status.code == ERROR)
+        calls.append(_Call(executor, start, end, answer.status, results))
+        self.metrics.observe_call(executor, (end - start) / 1e9, is_error)
+        return _Message(frame, answer.data, is_error)
 
     def _floated(self, task: asyncio.Task[_Message]) -> None:
         self._floating.discard(task)
@@ -449,6 +465,13 @@ class Router:
             logger.warning("a floating executor failed: %s", error)
 
     # ---- after ----
+
+    def _note(self, endpoint: str, started: int, ended: BaseException | None, begun: bool) -> None:
+        """Count a request that is over, in good or bad order; one refused for overload before it began is apart."""
+        if begun or not isinstance(ended, Overloaded):
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+        else:
+            self.metrics.refuse(endpoint, ended)
 
     @staticmethod
     def _finish(started: int, request: _Request, answer: Frame) -> bytes:
@@ -474,6 +497,15 @@ async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | 
 
 def _ready_count(pools: Mapping[str, ReplicaPool], name: str) -> int:
     return pools[name].ready_count
+
+
+def _without_status(head: pb.DataRequestProtoWoData, frame: Frame, data: bytes) -> tuple[Frame, bytes]:
+    """The request without a status, which is for replies: executors would send it back as their own."""
+    if not head.header.HasField("status"):
+        return frame, data
+    head.header.ClearField("status")
+    frame = frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
+    return frame, frame.join()
 
 
 def _endpoint_of(data: bytes) -> str:

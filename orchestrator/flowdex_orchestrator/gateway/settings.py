@@ -75,6 +75,7 @@ class GatewaySettings:
             as many places as it sends requests at a time.
         small_request: Bytes of the largest request that is interactive without saying so.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
+        max_reply_bytes: Largest reply that is taken from an executor. flowdex's own send 64 MiB at most.
         max_texts: Most texts or documents in one request.
         max_text_characters: Longest text, in characters.
         max_parameters: Most parameters of one request.
@@ -94,7 +95,10 @@ class GatewaySettings:
         idempotent_endpoints: Endpoints whose calls may run twice without harm.
         title: Title of the HTTP API's documentation; the flow's name if empty.
         description: Text of it.
-        cors: Whether web pages of any origin may call the HTTP API.
+        cors: Origins whose web pages may call the HTTP API; `*` is any.
+        insecure: Whether it may listen beyond this machine without keys.
+        hosts: Further names that the HTTP API answers to on loopback.
+        bert_without_key: Whether bert-as-service's protocol is served although there are keys, which it cannot carry.
     """
 
     max_in_flight: int = 1024
@@ -102,6 +106,7 @@ class GatewaySettings:
     least_queue: int = 16
     small_request: int = 2048
     max_message_bytes: int = 64 * 1024 * 1024
+    max_reply_bytes: int = 256 * 1024 * 1024
     max_texts: int = 65_536
     max_text_characters: int = 16 * 1024 * 1024
     max_parameters: int = 256
@@ -118,7 +123,10 @@ class GatewaySettings:
     idempotent_endpoints: frozenset[str] = field(default=IDEMPOTENT_ENDPOINTS)
     title: str = ""
     description: str = ""
-    cors: bool = False
+    cors: frozenset[str] = frozenset()
+    insecure: bool = False
+    hosts: frozenset[str] = frozenset()
+    bert_without_key: bool = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> GatewaySettings:
@@ -136,6 +144,8 @@ class GatewaySettings:
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
                 raise ConfigurationError(f"gateway.uses_with has no setting {name!r}; {hint}")
             kind = type(getattr(default, name))
+            if name == "cors" and isinstance(value, bool):
+                value = ["*"] if value else []  # noqa: PLW2901 - as under stock Jina
             if kind in (str, bool):
                 values[name] = _exactly(kind, name, value)
             else:
@@ -162,5 +172,5 @@ def _number(name: str, value: Any, kind: type) -> int | float:
 
 def _strings(name: str, value: Any) -> list[str]:
     if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in value):
-        raise ConfigurationError(f"gateway.uses_with.{name} must be a list of endpoints, got {value!r}")
+        raise ConfigurationError(f"gateway.uses_with.{name} must be a list of texts, got {value!r}")
     return list(value)

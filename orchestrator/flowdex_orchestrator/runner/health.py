@@ -13,7 +13,7 @@ from typing import Protocol
 
 import grpc
 
-from flowdex.errors import FlowdexError
+from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable
 from flowdex.timeouts import within
 from flowdex_orchestrator.control import ask
 from flowdex_orchestrator.tls import PLAIN, Hop
@@ -33,6 +33,11 @@ _CHECK = "/grpc.health.v1.Health/Check"
 class Probe(Protocol):
     """Asks one service whether it takes requests."""
 
+    @property
+    def silent(self) -> bool:
+        """Whether there was no answer at all to the last question."""
+        ...
+
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether it said so within `timeout` seconds; never raises."""
         ...
@@ -50,6 +55,7 @@ class GrpcProbe:
         self._hop = hop
         self._generation = 0
         self._channel: grpc.aio.Channel | None = None
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered SERVING."""
@@ -67,7 +73,9 @@ class GrpcProbe:
         try:
             reply = await check(health_pb2.HealthCheckRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
+            self.silent = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
+        self.silent = False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
@@ -87,13 +95,17 @@ class ControlProbe:
 
     def __init__(self, address: str, token: str) -> None:
         self._address, self._token = address, token
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the gateway is ready."""
         try:
-            return bool((await ask(self._address, self._token, "ready", {}, timeout=timeout))["ready"])
-        except FlowdexError:
+            reply = await ask(self._address, self._token, "ready", {}, timeout=timeout)
+        except FlowdexError as error:
+            self.silent = isinstance(error, (Unavailable, DeadlineExceeded))
             return False
+        self.silent = False
+        return bool(reply["ready"])
 
     async def close(self) -> None:
         """Nothing is kept open."""
@@ -104,13 +116,17 @@ class HttpProbe:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered 200."""
         try:
-            return await within(self._get(), timeout)
+            found = await within(self._get(), timeout)
         except (OSError, asyncio.TimeoutError):
+            self.silent = True
             return False
+        self.silent = False
+        return found
 
     async def _get(self) -> bool:
         reader, writer = await asyncio.open_connection(self._host, self._port)
