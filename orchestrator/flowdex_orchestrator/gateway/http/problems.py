@@ -202,8 +202,8 @@ def _pointer(location: Iterable[Any]) -> str:
 def _methods(request: Request, app: FastAPI) -> set[str]:
     """All methods that a path takes: routes are of one method each, and the framework names those of the first."""
     scope = {**request.scope, "method": ""}
-    routes = (route for route in app.routes if isinstance(route, Route) and route.matches(scope)[0] is Match.PARTIAL)
-    return {method for route in routes for method in route.methods or ()}
+    routes = [route for route in app.state.own_routes if isinstance(route, Route)]
+    return {method for route in routes if route.matches(scope)[0] is Match.PARTIAL for method in route.methods or ()}
 
 
 def _no_such_path(request: Request, app: FastAPI) -> str:
