@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CHECKED := client executors orchestrator docker docs benchmarks examples
+CHECKED := client executors orchestrator docker docs release benchmarks examples
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test guard lint format docs site proto clean
+.PHONY: help demo test guard lint audit format docs site sbom wheels proto clean
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
@@ -37,6 +37,9 @@ lint: $(VENV)/installed-dev  ## Run ruff, mypy and bandit.
 	@# It warns of every line of an expression whose one finding is explained: shown only if there are findings.
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(CHECKED) 2>$(VENV)/bandit.log || { cat $(VENV)/bandit.log; exit 1; }
 
+audit: $(VENV)/installed-dev  ## Look the images' packages up among known weaknesses (FLOWDEX_ADVISORIES: a file of them).
+	$(BIN)/python release/audit.py
+
 format: $(VENV)/installed-dev  ## Format the code and mend what ruff can mend.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -46,6 +49,12 @@ docs: $(VENV)/installed-dev  ## Write the generated files again: CLI reference, 
 
 site: $(VENV)/installed-dev  ## Build the documentation into .site/, and fail on a warning.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+sbom: $(VENV)/installed-dev  ## Write what each image holds into .sbom/, as CycloneDX.
+	$(BIN)/python release/sbom.py
+
+wheels: $(VENV)/installed-dev  ## Build the package into dist/, and see each extra work in clean environments.
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python release/wheels.py --out dist
 
 proto: $(VENV)/installed-dev  ## Generate the protobuf code again (with protoc 25, whose code runs on protobuf 4.25 to 7).
 	$(PYTHON) -m venv $(VENV)/protoc

@@ -44,6 +44,8 @@ class FakeExecutor:
         self.metadata: list[dict[str, Any]] = []
         self.time_left: list[float | None] = []
         self.cancelled = 0
+        self.answers: bytes | None = None  # to everything, whatever the handlers do
+        self.describes: bytes | None = None  # itself
         self.server: grpc.aio.Server | None = None
 
     @property
@@ -103,6 +105,8 @@ class FakeExecutor:
             context.set_trailing_metadata((wire.IS_ERROR_METADATA,))
         finally:
             self.in_flight -= 1
+        if self.answers is not None:
+            return self.answers
         request.routes.add(executor=self.name)  # as stock Jina's workers do; the gateway writes routes anew
         return request.SerializeToString()
 
@@ -117,6 +121,8 @@ class FakeExecutor:
         return json.dumps({"queue_ms": self.queue_ms()}).encode()
 
     async def _endpoints(self, data: bytes, context: Any) -> bytes:
+        if self.describes is not None:
+            return self.describes
         context.set_trailing_metadata(self.traits.metadata())
         return pb.EndpointsProto(endpoints=[*self.handlers, "_jina_dry_run_"]).SerializeToString()
 

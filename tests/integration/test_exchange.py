@@ -197,6 +197,24 @@ async def test_when_the_connection_breaks_every_call_ends() -> None:
         assert "refused" in (caught.value.details() or "").lower()
 
 
+async def test_replies_that_are_none_end_every_call_and_the_next_one_opens_another_stream() -> None:
+    served = Served(echo)
+
+    async def rubbish(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        served.streams += 1
+        async for _ in messages:
+            await context.write(b"\xff\xff")
+
+    served._serve = rubbish  # type: ignore[method-assign]
+    async with served.open() as caller:
+        for _ in range(2):
+            for each in await asyncio.gather(*(ask(caller) for _ in range(3)), return_exceptions=True):
+                assert isinstance(each, grpc.aio.AioRpcError)
+                assert each.code() is grpc.StatusCode.DATA_LOSS
+                assert not isinstance(each, NotBegun)
+    assert served.streams == 2
+
+
 async def test_closing_says_of_what_was_sent_that_it_may_have_run() -> None:
     begun, cancelled = asyncio.Event(), asyncio.Event()
 

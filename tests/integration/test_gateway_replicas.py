@@ -12,10 +12,12 @@ import pytest
 from gateway_fakes import FakeExecutor, append, eventually, serving, sleeping, texts_of
 
 from flowdex import wire
+from flowdex.documents import DocumentBatch
 from flowdex.errors import DeadlineExceeded, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
+from flowdex_orchestrator.traits import Traits
 
 
 def pair(**handlers: Any) -> list[FakeExecutor]:
@@ -234,6 +236,82 @@ async def test_a_server_that_does_not_answer_is_not_ready() -> None:
     finally:
         await pool.close()
         server.close()
+
+
+RUBBISH = {
+    "no message": b"\xff\x00rubbish",
+    "an empty message": b"",
+    "cut off": wire.build_request("/encode", DocumentBatch.from_columns(texts=["x" * 300]))[:-100],
+    "no documents": wire.build_request("/encode", DocumentBatch.from_columns(texts=[])),
+    "another number of documents": wire.build_request("/encode", DocumentBatch.from_columns(texts=["a", "b"])),
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH)
+async def test_what_is_no_answer_is_asked_for_elsewhere(rubbish: bytes) -> None:
+    traits = Traits(splittable=frozenset({"/encode"}))
+    broken, sound = (FakeExecutor("e", {"/encode": append("!"), "/once": None}, traits=traits) for _ in range(2))
+    broken.answers = rubbish
+    async with serving([broken, sound]) as flow:
+        replies = [await flow.call("/encode", "1") for _ in range(60)]
+        assert [texts_of(reply) for reply in replies] == [["1!"]] * 60
+        assert 3 <= len(broken.seen) <= 6, "it is put aside after three such answers"
+        (watched,) = [each for each in flow.gateway.pools["e"].replicas if each.address == broken.address]
+        assert "3 times in a row" in watched.failure
+
+
+async def test_what_is_no_answer_is_an_error_where_nobody_else_can_be_asked() -> None:
+    (broken,) = (FakeExecutor("e", {"/encode": append("!")}) for _ in range(1))
+    broken.answers = b"\xff\x00rubbish"
+    async with serving(broken) as flow:
+        for _ in range(5):  # the only one is not put aside
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await flow.call("/encode", "1")
+            assert caught.value.code() is grpc.StatusCode.UNKNOWN
+            assert f"'e' at {broken.address} did not answer what it was asked" in (caught.value.details() or "")
+        broken.answers = None
+        assert texts_of(await flow.call("/encode", "1")) == ["1!"]
+
+
+async def test_too_large_an_answer_is_asked_for_elsewhere_and_is_the_error_in_the_end() -> None:
+    broken, sound = pair(**{"/encode": append("!")})
+    broken.handlers["/encode"] = append("!" * 100_000)
+    async with serving([broken, sound], settings=GatewaySettings(max_reply_bytes=50_000)) as flow:
+        assert [texts_of(await flow.call("/encode", "1")) for _ in range(20)] == [["1!"]] * 20
+    await broken.start()
+    async with serving(broken, settings=GatewaySettings(max_reply_bytes=50_000)) as flow:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await flow.call("/encode", "1")
+        assert caught.value.code() is grpc.StatusCode.OUT_OF_RANGE
+        assert "more than 50000 bytes (gateway.uses_with.max_reply_bytes)" in (caught.value.details() or "")
+
+
+async def test_a_replica_that_is_always_late_is_put_aside() -> None:
+    late, sound = pair(**{"/encode": append("!")})
+    late.handlers["/encode"] = sleeping(30)
+    async with serving([late, sound], timeout=1.0) as flow:
+        failures = 0
+        for _ in range(40):
+            try:
+                assert texts_of(await flow.call("/encode", "1")) == ["1!"]
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                failures += 1
+        assert failures == len(late.seen)
+        assert 3 <= failures <= 12, "as many more as came before another one had answered"
+        (watched,) = [each for each in flow.gateway.pools["e"].replicas if each.address == late.address]
+        assert "times in a row" in watched.failure
+
+
+async def test_a_server_that_says_nonsense_of_itself_is_not_ready() -> None:
+    odd, sound = pair(**{"/encode": append("!")})
+    odd.describes = b"\xff\xff"
+    async with serving([odd, sound]) as flow:
+        (watched,) = [each for each in flow.gateway.pools["e"].replicas if each.address == odd.address]
+        await eventually(lambda: watched.failure == "it does not answer as an executor does")
+        assert texts_of(await flow.call("/encode", "1")) == ["1!"]
+        odd.describes = None
+        await eventually(lambda: watched.ready)
 
 
 async def test_a_streaming_call_moves_on_only_before_its_first_reply() -> None:

@@ -19,7 +19,7 @@ else idle is computed by a team of threads: nobody else needs the cores, and its
 
 A request whose future is cancelled or has failed is dropped, whatever is left of it. When a batch fails it is halved
 until the sequences that cannot be computed are alone; only their requests fail. When it fails for want of memory,
-batches are smaller from then on.
+batches are smaller from then on, and twice as large again after every hundred that were computed.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ BATCH_SIZES = tuple(2**power for power in range(10))
 _BULK_SHARE = 5
 _INTERACTIVE_PART = 4  # a request of at most a quarter of a batch is interactive
 _SMALLEST_SHARE = 128  # tokens; below that, splitting a batch between idle threads costs more than it gains
+_TRUSTED_AFTER = 100  # batches; what took the memory, in this process or beside it, may be gone by then
 _LARGEST_TEAM = 4  # cores; matrices as small as a short text's are not worth more
 _TEAM_TOKENS = 256  # of a batch for a team: what arrives while it computes shares the cores with it for a moment only
 
@@ -175,7 +176,8 @@ class Batcher(Generic[S, R]):
     ) -> None:
         self._run = run
         self._cost = cost
-        self._budget = budget
+        self._budget = self._wanted_budget = budget
+        self._good = 0  # batches computed since the budget was cut or raised
         self._padded = padded
         self._use_cores = use_cores
         self._team = 1 if use_cores is None else min(threads, _LARGEST_TEAM)
@@ -367,6 +369,8 @@ class Batcher(Generic[S, R]):
         finished: list[_Request[S, R]] = []
         with self._changed:
             self.counts.done += len(batch)
+            if self._budget < self._wanted_budget:
+                self._grow()
             for (request, index), result in zip(batch, results, strict=True):
                 request.results[index] = result
                 request.unfinished -= 1
@@ -399,6 +403,14 @@ class Batcher(Generic[S, R]):
                 self._shrink(batch)
         return None
 
+    def _grow(self) -> None:
+        """Make batches larger again, after enough of them were computed. Needs the lock."""
+        self._good += 1
+        if self._good >= _TRUSTED_AFTER:
+            self._good = 0
+            self._budget = min(self._wanted_budget, 2 * self._budget)
+            _log.info("batches have up to %d tokens again", self._budget)
+
     def _shrink(self, batch: list[_Item[S, R]]) -> None:
         """Make batches half of one for which there was no memory."""
         tokens = [request.costs[index] for request, index in batch]
@@ -406,6 +418,7 @@ class Batcher(Generic[S, R]):
         with self._changed:
             if spent // 2 < self._budget:
                 self._budget = max(1, spent // 2)
+                self._good = 0
                 _log.warning("no memory for a batch of %d tokens; batches have at most %d now", spent, self._budget)
 
 

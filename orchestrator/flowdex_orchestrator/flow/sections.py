@@ -74,6 +74,10 @@ class Gateway(Section):
     env: Environment = Field(default_factory=dict, description="Environment variables of the process.")
     workspace: Text | None = Field(default=None, description="Folder for files of the gateway.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to become ready in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for a call of an executor, in ms; -1 for no limit."
     )
@@ -100,6 +104,11 @@ class Gateway(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to become ready in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def silent_timeout(self) -> float | None:
+        """Seconds without an answer to health checks until it is restarted, None for never."""
+        return _seconds(self.timeout_silent)
 
     def listeners(self) -> list[tuple[str, int]]:
         """(protocol, port) of each server, port 0 where the flow names none: any free one.
@@ -151,6 +160,10 @@ class Executor(Section):
         default=False, description="It runs elsewhere, at host and port; the flow does not start it."
     )
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(default=-1, description="Time for one call, in ms; -1 for no limit.")
     retries: Retries = Field(default=-1, description="Further tries of a call on other replicas; -1 for the default.")
     workspace: Text | None = Field(default=None, description="Folder for the executor's files.")
@@ -182,6 +195,11 @@ class Executor(Section):
     def canary_period(self) -> float | None:
         """Seconds between two canaries, None for none."""
         return _seconds(self.canary)
+
+    @property
+    def silent_timeout(self) -> float | None:
+        """Seconds without an answer to health checks until it is restarted, None for never."""
+        return _seconds(self.timeout_silent)
 
     def addresses(self) -> list[str]:
         """`host:port` of each replica that the file fixes an address of; empty where it names no port.
@@ -237,6 +255,10 @@ class FlowSettings(Section):
     shards: PositiveInteger = Field(default=1, description="Parts of the data. flowdex runs one.")
     polling: Polling = Field(default="ANY", description="With shards: ask any or all of them. flowdex has one.")
     timeout_ready: Milliseconds = Field(default=600_000, description="Time to load in, in ms; -1 for no limit.")
+    timeout_silent: Milliseconds = Field(
+        default=60_000,
+        description="Time without a health answer until it is restarted, in ms; -1 for never.",
+    )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
     )

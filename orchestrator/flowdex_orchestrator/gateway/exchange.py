@@ -22,6 +22,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from flowdex import wire
 from flowdex.proto import exchange_pb2 as pb
@@ -162,6 +163,9 @@ class _Stream:
             failure = None
         except grpc.aio.AioRpcError as error:
             failure = error
+        except DecodeError:
+            failure = _error(grpc.StatusCode.DATA_LOSS, "it answered with bytes that are no exchange")
+            self._call.cancel()
         finally:
             self._end(failure)
 

@@ -9,6 +9,10 @@ otherwise or a call finds it gone. Small calls share one stream, where the repli
 call that found the replica gone is tried on another, if it cannot have run or may run twice; with no replica ready it
 waits a little for one to come back.
 
+A process that is stopped, or a machine that vanished, does not answer HTTP/2 pings: its calls end with the connection,
+after `_PING_SECONDS + _PONG_SECONDS` at most. One that answers, but not what was asked, or several times in a row not
+in time while others do, is put aside for a while; what may run twice is tried on another.
+
 An address is anything that gRPC resolves to one server. Several servers behind one `dns:///` name are `names`' affair,
 which calls `add` and `remove` as the name's addresses change.
 """
@@ -24,12 +28,22 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from flowdex import wire
-from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable, error_from_grpc
+from flowdex.errors import (
+    DeadlineExceeded,
+    ExecutorError,
+    FlowdexError,
+    InvalidInput,
+    TooLarge,
+    Unavailable,
+    error_from_grpc,
+)
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.timeouts import within
+from flowdex_orchestrator.gateway.answer import Answer, read_answer
 from flowdex_orchestrator.gateway.exchange import LARGEST_REQUEST, Exchange, Metadata, NotBegun
 from flowdex_orchestrator.load import facts, load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.tls import PLAIN, Hop
@@ -42,24 +56,36 @@ _Stream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
 
 logger = logging.getLogger(__name__)
 
+_PING_SECONDS, _PONG_SECONDS = 5.0, 5.0
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # the limit is enforced once, where requests enter
-    ("grpc.max_receive_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # retries are decided here, where what may run twice is known
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", int(_PING_SECONDS * 1000)),
+    ("grpc.keepalive_timeout_ms", int(_PONG_SECONDS * 1000)),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
 )
-_WATCH_SECONDS = 30.0  # then it is opened again, which finds out about a connection that died in silence
+# Then it is opened again. The answer to that is data, after which a server forgives pings: gRPC's servers, where nobody
+# has told them otherwise (stock Jina's), hang up after the third one without (gRFC A8).
+_WATCH_SECONDS = 10.0
 _ANSWER_SECONDS = 5.0  # for the first health answer, and for the endpoints
 _LOAD_SECONDS = 2.0
 _RETIRE_SECONDS = 60.0  # for calls on a connection that another has taken the place of
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _STABLE_SECONDS = 5.0
+_TROUBLES = 3  # answers in a row that are none, or too late, until a replica is put aside
+_FIRST_ASIDE, _LONGEST_ASIDE = 5.0, 60.0  # seconds
+_IN_TIME = 1.0  # seconds that a call must have had for its being late to be the replica's fault
 _REMOVED = "was removed"
 _NOT_SERVING = "is not serving: it is starting, stopping, or its canary failed (see /status)"
+# Statuses that no executor answers with: something is wrong with the replica, and perhaps not with another one.
+_BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
+_OVERSIZED, _SERVER = "Received message larger than max", "SERVER:"  # gRPC's words
 # What gRPC says when a call never left: nothing can have run.
 _NEVER_SENT = ("failed to connect", "connection refused", "dns resolution failed", "name resolution")
 
@@ -71,9 +97,16 @@ class Replica:
         address: `host:port`, or any target that gRPC understands.
         on_change: Called when it becomes ready or stops being so.
         hop: How to connect; where its certificate files change, a new connection takes the old one's place.
+        largest: Bytes of the largest reply; -1 for no limit.
+
+    Attributes:
+        answered: When it last answered as it should, in `time.monotonic()` seconds.
+        troubles: How often it has not, since then.
+        troubled: When the first of those was.
     """
 
     __slots__ = (
+        "_aside",
         "_channel",
         "_discover",
         "_exchange",
@@ -81,6 +114,7 @@ class Replica:
         "_hop",
         "_load",
         "_on_change",
+        "_options",
         "_pause",
         "_process",
         "_ready_since",
@@ -88,15 +122,20 @@ class Replica:
         "_task",
         "_watch",
         "address",
+        "answered",
         "endpoints",
         "failure",
         "in_flight",
         "ready",
         "stream",
         "traits",
+        "troubled",
+        "troubles",
     )
 
-    def __init__(self, address: str, on_change: Callable[[Replica], None], hop: Hop = PLAIN) -> None:
+    def __init__(
+        self, address: str, on_change: Callable[[Replica], None], hop: Hop = PLAIN, *, largest: int = -1
+    ) -> None:
         self.address = address
         self._hop = hop
         self.ready = False
@@ -105,10 +144,14 @@ class Replica:
         self.endpoints = pb.EndpointsProto()
         self.traits = NO_TRAITS
         self._on_change = on_change
+        self.answered = self.troubled = 0.0
+        self.troubles = 0
         self._pause = _FIRST_PAUSE
+        self._aside = _FIRST_ASIDE
         self._ready_since = 0.0
+        self._options = (*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", largest))
         self._retired: set[asyncio.Task[None]] = set()
-        self._connect(hop.generation, hop.channel(address, _CHANNEL_OPTIONS))
+        self._connect(hop.generation, hop.channel(address, self._options))
         self._task = asyncio.get_running_loop().create_task(self._keep_watching())
 
     def _connect(self, generation: int, channel: grpc.aio.Channel) -> None:
@@ -128,7 +171,7 @@ class Replica:
 
     async def _renew(self, generation: int) -> None:
         """Connect anew, with new certificates, if the replica accepts them; calls on the old connection end there."""
-        renewed = self._hop.channel(self.address, _CHANNEL_OPTIONS)
+        renewed = self._hop.channel(self.address, self._options)
         try:
             if self.ready:
                 await within(renewed.channel_ready(), _ANSWER_SECONDS)
@@ -168,6 +211,13 @@ class Replica:
         """What it says of itself: versions, uptime, its canary; nothing where it does not say."""
         return await facts(self._load, _LOAD_SECONDS)
 
+    def put_aside(self, reason: str) -> None:
+        """Take no more calls for a while, which is longer each time; those that it works on go on."""
+        self.troubles = _TROUBLES - 1  # the next one is enough
+        self.fail(reason)
+        self._pause = self._aside
+        self._aside = min(2 * self._aside, _LONGEST_ASIDE)
+
     async def queue_ms(self) -> float | None:
         """Mean milliseconds that requests wait in it; None where it does not say."""
         return await queue_ms(self._load, _LOAD_SECONDS)
@@ -195,6 +245,8 @@ class Replica:
             self.ready = False
             if time.monotonic() - self._ready_since > _STABLE_SECONDS:
                 self._pause = _FIRST_PAUSE
+            if time.monotonic() - self._ready_since > _LONGEST_ASIDE:
+                self._aside = _FIRST_ASIDE
             self._on_change(self)
 
     async def _keep_watching(self) -> None:
@@ -214,6 +266,8 @@ class Replica:
                     self.failure = "does not answer"
             except asyncio.TimeoutError:
                 self._down(f"no health answer within {_ANSWER_SECONDS:g} s")
+            except DecodeError:
+                self._down("it does not answer as an executor does")
 
     async def _watch_once(self) -> None:
         call = self._watch(health_pb2.HealthCheckRequest(), timeout=_WATCH_SECONDS)
@@ -246,6 +300,7 @@ class ReplicaPool:
         wait: Seconds a call waits, in all, for a replica to be ready.
         on_change: Called when the pool becomes ready or stops being so, and when its endpoints have changed.
         hop: How to connect.
+        largest: Bytes of the largest reply; -1 for no limit.
     """
 
     def __init__(
@@ -258,6 +313,7 @@ class ReplicaPool:
         wait: float = 10.0,
         on_change: Callable[[], None] = lambda: None,
         hop: Hop = PLAIN,
+        largest: int = -1,
     ) -> None:
         self.name = name
         self.endpoints: frozenset[str] | None = None
@@ -268,6 +324,7 @@ class ReplicaPool:
         self._wait = wait
         self._on_change = on_change
         self._hop = hop
+        self._largest = largest
         self._available = asyncio.Event()
         self._replicas: list[Replica] = []
         for address in addresses:
@@ -301,7 +358,8 @@ class ReplicaPool:
             name: What its certificate is for, where that is not the address.
         """
         if all(replica.address != address for replica in self._replicas):
-            self._replicas.append(Replica(address, self._changed, self._hop.named(name)))
+            hop = self._hop.named(name)
+            self._replicas.append(Replica(address, self._changed, hop, largest=self._largest))
 
     async def remove(self, address: str, *, drain: float = 30.0) -> None:
         """Take a replica out: no new calls at once, its connection closes when it is idle or `drain` seconds passed."""
@@ -335,50 +393,78 @@ class ReplicaPool:
             await self._wait_until(time.monotonic() + self._wait, deadline)
 
     async def call(
-        self, request: bytes, *, deadline: float | None = None, metadata: Metadata = (), idempotent: bool = False
-    ) -> bytes:
-        """Send a request to the least loaded replica, and to others if that one turns out to be gone.
+        self,
+        request: bytes,
+        *,
+        deadline: float | None = None,
+        metadata: Metadata = (),
+        idempotent: bool = False,
+        documents: int | None = None,
+    ) -> Answer:
+        """Send a request to the least loaded replica, and to others if that one turns out to be gone, or broken.
 
         Args:
             request: A serialised `DataRequestProto`.
             deadline: In `time.monotonic()` seconds.
             metadata: Passed on to the executor.
             idempotent: Whether it may run twice.
+            documents: How many documents the reply has; None for any number.
 
         Returns:
-            The serialised reply, which may carry an error of the executor in its header.
+            The reply, which may carry an error of the executor in its header.
 
         Raises:
             Unavailable: No replica answered.
             DeadlineExceeded: The deadline passed, or the executor's time-out.
+            ExecutorError: What was answered is no reply to the request.
             FlowdexError: Another class, if gRPC or the executor's server ended the call with a status.
         """
         give_up = 0.0  # set when first needed: the usual call never looks at this clock
         runs = 0
         stream_ended = False
+        broken: list[Replica] = []
         while True:
-            replica = self._pick()
+            replica = self._pick(broken) or self._pick(())
             if replica is None:
                 give_up = give_up or time.monotonic() + self._wait
                 await self._wait_until(give_up, deadline)
                 continue
             timeout = self._time_left(deadline)
             replica.in_flight += 1
+            failure: FlowdexError
             try:
-                return await replica.call(request, timeout, metadata)
+                answer = read_answer(await replica.call(request, timeout, metadata), documents)
+                replica.troubles, replica.answered = 0, time.monotonic()
+                return answer
             except grpc.aio.AioRpcError as error:
-                if not _is_gone(error):
-                    raise self._translate(error, deadline) from None
-                if isinstance(error, NotBegun) and not stream_ended:  # it may only have been an old stream
-                    stream_ended = True
+                if _is_gone(error):
+                    if isinstance(error, NotBegun) and not stream_ended:  # it may only have been an old stream
+                        stream_ended = True
+                        continue
+                    replica.fail(_reason(error))
+                    give_up = give_up or time.monotonic() + self._wait
+                    runs += not _never_sent(error)
+                    if (runs and not idempotent) or runs > self._retries or time.monotonic() > give_up:
+                        raise self._gone(replica, error, runs) from None
                     continue
-                replica.fail(_reason(error))
-                give_up = give_up or time.monotonic() + self._wait
-                runs += not _never_sent(error)
-                if (runs and not idempotent) or runs > self._retries or time.monotonic() > give_up:
-                    raise self._gone(replica, error, runs) from None
+                failure = self._translate(error, deadline)
+                if not _is_trouble(error, timeout):
+                    raise failure from None
+                may_be_better = error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+            except InvalidInput as error:
+                failure = ExecutorError(
+                    f"executor {self.name!r} at {replica.address} did not answer what it was asked: {error.message}",
+                    executor=self.name,
+                )
+                may_be_better = True
             finally:
                 replica.in_flight -= 1
+            runs += 1
+            broken.append(replica)
+            self._note_trouble(replica, failure)
+            another = any(each.ready and each not in broken for each in self._replicas)
+            if not (may_be_better and idempotent and another) or runs > self._retries:
+                raise failure
 
     async def stream(
         self, request: bytes, *, deadline: float | None = None, metadata: Metadata = ()
@@ -386,7 +472,7 @@ class ReplicaPool:
         """Send a `SingleDocumentRequestProto` and yield the serialised replies; raises as `call` does."""
         give_up = 0.0
         while True:
-            replica = self._pick()
+            replica = self._pick(())
             if replica is None:
                 give_up = give_up or time.monotonic() + self._wait
                 await self._wait_until(give_up, deadline)
@@ -408,12 +494,16 @@ class ReplicaPool:
                 call.cancel()
                 replica.in_flight -= 1
 
-    def _pick(self) -> Replica | None:
-        """The ready replica with the fewest calls in flight; any of them when several have as few."""
+    def _pick(self, broken: Sequence[Replica]) -> Replica | None:
+        """The ready replica with the fewest calls in flight; any of them when several have as few.
+
+        Args:
+            broken: Replicas that have not answered this call as they should.
+        """
         best: Replica | None = None
         ties = 1
         for replica in self._replicas:
-            if not replica.ready:
+            if not replica.ready or (broken and replica in broken):
                 continue
             if best is None or replica.in_flight < best.in_flight:
                 best, ties = replica, 1
@@ -422,6 +512,16 @@ class ReplicaPool:
                 if random.random() * ties < 1:  # nosec B311 # spreads load, hides nothing
                     best = replica
         return best
+
+    def _note_trouble(self, replica: Replica, failure: FlowdexError) -> None:
+        """Put a replica aside that does not answer as it should, again and again, while another one does."""
+        replica.troubles += 1
+        if replica.troubles == 1:
+            replica.troubled = time.monotonic()
+        if replica.troubles >= _TROUBLES and any(
+            each.ready and each is not replica and each.answered > replica.troubled for each in self._replicas
+        ):
+            replica.put_aside(f"has failed {replica.troubles} times in a row, while others have not: {failure.message}")
 
     def _time_left(self, deadline: float | None) -> float | None:
         if deadline is None:
@@ -460,6 +560,12 @@ class ReplicaPool:
             else:
                 message = f"the request's deadline passed while executor {self.name!r} was working on it"
             return DeadlineExceeded(message, executor=self.name)
+        if _is_oversized(error):
+            return TooLarge(
+                f"executor {self.name!r} answered with more than {self._largest} bytes "
+                "(gateway.uses_with.max_reply_bytes); ask for less at once",
+                executor=self.name,
+            )
         translated = error_from_grpc(error.code(), f"executor {self.name!r}: {details}")
         translated.executor = self.name
         return translated
@@ -500,6 +606,19 @@ def _is_gone(error: grpc.aio.AioRpcError) -> bool:
     CANCELLED counts: this side's own cancellation is a CancelledError, so it was the server that dropped the call.
     """
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def _is_oversized(error: grpc.aio.AioRpcError) -> bool:
+    """Whether it is this side that did not take the reply, rather than the replica that did not take the call."""
+    details = error.details() or ""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _OVERSIZED in details and _SERVER not in details
+
+
+def _is_trouble(error: grpc.aio.AioRpcError, timeout: float | None) -> bool:
+    """Whether a status tells of a replica that is not as it should be, rather than of the request."""
+    if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return timeout is not None and timeout >= _IN_TIME
+    return error.code() in _BROKEN or _is_oversized(error)
 
 
 def _never_sent(error: grpc.aio.AioRpcError) -> bool:

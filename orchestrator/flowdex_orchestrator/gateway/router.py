@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 from google.protobuf.struct_pb2 import Struct
 
 from flowdex.errors import (
-    ExecutorError,
     FlowdexError,
     InvalidInput,
     NotFound,
@@ -43,7 +42,7 @@ from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
-from flowdex_orchestrator.gateway.splitting import cut, join, worth_cutting
+from flowdex_orchestrator.gateway.splitting import count_documents, cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
 from flowdex_orchestrator.gateway.waiting import Admission, Backlog
 
@@ -54,6 +53,7 @@ logger = logging.getLogger(__name__)
 _RESULTS_MARK = RESULTS_KEY.encode()
 _CACHED_PLANS = 1024
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
+_COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
 
 
 class Reply(NamedTuple):
@@ -419,11 +419,19 @@ class Router:
     async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
+        pool = self._pools[executor]
+        documents = None
+        if request.endpoint in pool.splittable and len(data) <= _COUNTED:  # each document is answered by one
+            documents = count_documents(split(data).data, _COUNTED)
         backlog, size, done = self._backlogs[executor], len(data), False
         backlog.enter(size, request.bulk)
         try:
-            reply = await self._pools[executor].call(
-                data, deadline=request.deadline, metadata=request.metadata, idempotent=request.idempotent
+            answer = await pool.call(
+                data,
+                deadline=request.deadline,
+                metadata=request.metadata,
+                idempotent=request.idempotent,
+                documents=documents,
             )
             done = True
         except FlowdexError:
@@ -432,17 +440,11 @@ class Router:
         finally:
             backlog.leave(size, request.bulk, done)
         end = time.time_ns()
-        try:
-            frame = split(reply)
-            status = frame.header_only().header.status
-        except InvalidInput:
-            raise ExecutorError(
-                f"executor {executor!r} did not answer with a DataRequestProto", executor=executor
-            ) from None
+        frame, is_error = answer.frame, answer.is_error
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
-        calls.append(_Call(executor, start, end, status, results))
-        self.metrics.observe_call(executor, (end - start) / 1e9, status.code == ERROR)
-        return _Message(frame, reply, status.code == ERROR)
+        calls.append(_Call(executor, start, end, answer.status, results))
+        self.metrics.observe_call(executor, (end - start) / 1e9, is_error)
+        return _Message(frame, answer.data, is_error)
 
     def _floated(self, task: asyncio.Task[_Message]) -> None:
         self._floating.discard(task)

@@ -103,6 +103,7 @@ class Gateway:
                 wait=self.settings.replica_wait,
                 hop=Hop(target.certificates),
                 on_change=partial(self._changed, target.name),
+                largest=self.settings.max_reply_bytes,
             )
             names = [address for address in target.addresses if address.startswith(SCHEME)]
             self._names[target.name] = [NameWatch(pool, name, resolve=resolve) for name in names]

@@ -75,6 +75,7 @@ class GatewaySettings:
             as many places as it sends requests at a time.
         small_request: Bytes of the largest request that is interactive without saying so.
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
+        max_reply_bytes: Largest reply that is taken from an executor. flowdex's own send 64 MiB at most.
         max_texts: Most texts or documents in one request.
         max_text_characters: Longest text, in characters.
         max_parameters: Most parameters of one request.
@@ -102,6 +103,7 @@ class GatewaySettings:
     least_queue: int = 16
     small_request: int = 2048
     max_message_bytes: int = 64 * 1024 * 1024
+    max_reply_bytes: int = 256 * 1024 * 1024
     max_texts: int = 65_536
     max_text_characters: int = 16 * 1024 * 1024
     max_parameters: int = 256

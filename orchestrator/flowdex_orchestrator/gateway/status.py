@@ -127,7 +127,7 @@ async def _executor_status(gateway: Gateway, name: str) -> dict[str, Any]:
             wire.build_request(STATUS_ENDPOINT), deadline=time.monotonic() + _SECONDS, idempotent=True
         )
         # Under the executor's name; stock Jina's workers add the number of the replica to it.
-        return next(iter(wire.results_of(wire.read_reply(reply)).values()), {})
+        return next(iter(wire.results_of(wire.read_reply(reply.data)).values()), {})
     except FlowdexError as error:
         return {"error": error.message}
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from flowdex.errors import FlowdexError
+from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable
 from flowdex.timeouts import within
 from flowdex_orchestrator.control import ask
 from flowdex_orchestrator.health import REASON_KEY
@@ -39,6 +39,11 @@ class Probe(Protocol):
         """Why it takes none, where its last answer said so."""
         ...
 
+    @property
+    def silent(self) -> bool:
+        """Whether there was no answer at all to the last question."""
+        ...
+
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether it said so within `timeout` seconds; never raises."""
         ...
@@ -57,6 +62,7 @@ class GrpcProbe:
         self._generation = 0
         self._channel: grpc.aio.Channel | None = None
         self.reason = ""
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered SERVING."""
@@ -77,7 +83,9 @@ class GrpcProbe:
             reply = await call
             self.reason = next((value for key, value in await call.trailing_metadata() if key == REASON_KEY), "")
         except grpc.aio.AioRpcError as error:
+            self.silent = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
+        self.silent = False
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
@@ -98,13 +106,17 @@ class ControlProbe:
     def __init__(self, address: str, token: str) -> None:
         self._address, self._token = address, token
         self.reason = ""
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the gateway is ready."""
         try:
-            return bool((await ask(self._address, self._token, "ready", {}, timeout=timeout))["ready"])
-        except FlowdexError:
+            reply = await ask(self._address, self._token, "ready", {}, timeout=timeout)
+        except FlowdexError as error:
+            self.silent = isinstance(error, (Unavailable, DeadlineExceeded))
             return False
+        self.silent = False
+        return bool(reply["ready"])
 
     async def close(self) -> None:
         """Nothing is kept open."""
@@ -116,13 +128,17 @@ class HttpProbe:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
         self.reason = ""
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
         """Whether the service answered 200."""
         try:
-            return await within(self._get(), timeout)
+            found = await within(self._get(), timeout)
         except (OSError, asyncio.TimeoutError):
+            self.silent = True
             return False
+        self.silent = False
+        return found
 
     async def _get(self) -> bool:
         reader, writer = await asyncio.open_connection(self._host, self._port)

@@ -160,7 +160,7 @@ class _Planner:
                     {**self._call_variables(), **executor.env}, replicas=replicas, replica=number, url=self.url
                 ),
             )
-        timeout, hop = executor.ready_timeout or math.inf, self.hops[executor.name]
+        hop = self.hops[executor.name]
         return ProcessPlan(
             executor.name,
             number,
@@ -168,7 +168,8 @@ class _Planner:
             port,
             launch,
             partial(GrpcProbe, reached, port, hop),
-            timeout,
+            timeout_ready=executor.ready_timeout or math.inf,
+            timeout_silent=executor.silent_timeout or math.inf,
             hop=hop,
             metrics_port=None if executor.external else metrics_port,
         )
@@ -239,7 +240,8 @@ class _Planner:
             raise ConfigurationError("the gateway serves neither grpc nor http: name one of them under `protocol:`")
         timeout = min(_GATEWAY_TIMEOUT, flow.gateway.ready_timeout or math.inf)
         grace = GatewaySettings.from_options(flow.gateway.uses_with).drain + _TO_END
-        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, grace, self.metrics_port)
+        silent = flow.gateway.silent_timeout or math.inf
+        plan = ProcessPlan(_GATEWAY, None, reached, port, launch, probe, timeout, silent, grace, self.metrics_port)
         return plan, endpoints
 
     @staticmethod

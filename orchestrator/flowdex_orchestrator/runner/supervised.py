@@ -4,6 +4,7 @@
     v                                                                    |
 LOADING --health--> READY --ended by itself--> WAITING, or after many such FAILED (pauses are long then)
     |                 |
+    |                 +--silent too long--> killed, which is an end by itself
     |                 +--stop()--> STOPPING --> STOPPED
     +--ended, or too slow, before the flow was ever ready--> FAILED for good: `flowdex up` reports it
 """
@@ -81,6 +82,8 @@ class ProcessPlan:
         launch: How to start it; None for an external one, which is only watched.
         probe: Makes the probe that tells when it is ready.
         timeout_ready: Seconds it may take to get ready.
+        timeout_silent: Seconds that it may leave health checks without any answer, once it is ready; then it hangs, and
+            is killed and started again.
         grace: Seconds between SIGTERM and SIGKILL; more than the process takes at most to finish what it works on.
         metrics_port: Where on loopback Prometheus reads its metrics; None for one that is not started here.
         hop: How to connect to it.
@@ -93,6 +96,7 @@ class ProcessPlan:
     launch: Launch | None
     probe: Callable[[], Probe]
     timeout_ready: float = math.inf
+    timeout_silent: float = math.inf
     grace: float = 35.0
     metrics_port: int | None = None
     hop: Hop = PLAIN
@@ -211,6 +215,7 @@ class Supervised:
         told = asyncio.ensure_future(self._stopping.wait())
         probe = self.plan.probe()
         began, silent = time.monotonic(), 0
+        heard = began
         try:
             while True:
                 loading = self.state.ready_at is None
@@ -230,7 +235,13 @@ class Supervised:
                     problem = self._too_late()
                     await self._end(child, self._policy.grace_loading)
                     return problem
+                if loading or not probe.silent:
+                    heard = time.monotonic()
                 self._judge(healthy, silent, probe.reason)
+                if child is not None and silent and time.monotonic() - heard > self.plan.timeout_silent:
+                    child.kill()  # it would not hear anything else
+                    await child.wait()
+                    return self._silent_too_long()
                 if self.plan.launch is not None:
                     cut(self.plan.launch.log)
         finally:
@@ -249,6 +260,12 @@ class Supervised:
         elif self.state.state is State.READY and (reason or silent >= self._policy.silent_after):
             self.state.cause = reason or "it does not answer health checks"
             self._set(State.UNRESPONSIVE)
+
+    def _silent_too_long(self) -> Diagnosis:
+        return Diagnosis(
+            f"it hung: no answer to health checks for {self.plan.timeout_silent:g} s",
+            "if it was only busy, raise `timeout_silent:` (milliseconds)",
+        )
 
     def _too_late(self) -> Diagnosis:
         """What to say of a process that was not ready in time."""

@@ -134,6 +134,8 @@ class _Stream:
         finally:
             for task in (reading, writing, draining, *self.answering.values()):
                 task.cancel()
+            if reading.done() and not reading.cancelled():
+                reading.exception()  # retrieved: where the stream has broken too, nobody is there to be told
             self.closed = True
             self.exchange.in_flight.leave(len(self.unsent))
             self.unsent.clear()

@@ -389,6 +389,29 @@ def test_too_little_memory_splits_the_batch_and_makes_later_ones_smaller(padded:
     batcher.close()
 
 
+def test_batches_grow_again_after_a_while_without_such_a_failure(make_batcher: Any) -> None:
+    short = threading.Event()
+
+    def run(batch: list[str]) -> list[int]:
+        if short.is_set() and len(batch) > 1:
+            raise MemoryError
+        return [len(text) for text in batch]
+
+    batcher = make_batcher(run, budget=64)
+    short.set()
+    assert batcher.submit(["x" * 8] * 8).result(WAIT) == [8] * 8
+    assert batcher.budget == 8
+    short.clear()
+    budgets = []
+    for _ in range(350):
+        batcher.submit(["x"]).result(WAIT)
+        budgets.append(batcher.budget)
+    assert sorted(set(budgets)) == [8, 16, 32, 64]
+    assert budgets == sorted(budgets)
+    assert 90 <= budgets.index(16) <= 100, "eight or nine had been computed one by one before"
+    assert (budgets.index(32) - budgets.index(16), budgets.index(64) - budgets.index(32)) == (100, 100)
+
+
 def test_other_failures_leave_the_budget_as_it_is(make_batcher: Any) -> None:
     batcher = make_batcher(Recorder(poison="!"))
     with pytest.raises(SequenceFailed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import time
@@ -38,9 +39,12 @@ class FileProbe:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
-        return self._file.exists()
+        exists = self._file.exists()
+        self.silent = not exists
+        return exists
 
     async def close(self) -> None:
         pass
@@ -50,13 +54,13 @@ class FileProbe:
 def plan(tmp_path: Path) -> Callable[..., ProcessPlan]:
     ports = iter(range(21_000, 21_100))
 
-    def make(name: str, script: str, timeout: float = 20.0) -> ProcessPlan:
+    def make(name: str, script: str, timeout: float = 20.0, silent: float = math.inf) -> ProcessPlan:
         ready = tmp_path / f"{name}.ready"
         # A process that starts is not ready, whatever the one before it was.
         command = f"rm -f {ready}; {script.format(ready=ready, folder=tmp_path)}"
         launch = Launch(("sh", "-c", command), dict(os.environ), tmp_path, tmp_path / f"{name}.log")
         replica = None if name == "gateway" else 0
-        return ProcessPlan(name, replica, "127.0.0.1", next(ports), launch, partial(FileProbe, ready), timeout)
+        return ProcessPlan(name, replica, "127.0.0.1", next(ports), launch, partial(FileProbe, ready), timeout, silent)
 
     return make
 
@@ -180,6 +184,43 @@ async def test_a_crashed_process_is_started_again(plan: Callable[..., ProcessPla
     assert process.process != first
     assert "a=waiting gateway=ready degraded" in history
     assert "a=loading gateway=ready degraded" in history
+    await flow.stop()
+
+
+async def test_what_hangs_is_killed_and_started_again(plan: Callable[..., ProcessPlan], tmp_path: Path) -> None:
+    history: list[str] = []
+    # Deaf to SIGTERM, as a process that was stopped is.
+    flow = supervise(plan("a", "trap '' TERM; " + SERVE, silent=0.3), plan("gateway", SERVE), history=history)
+    await flow.start()
+    process = flow.state.processes[0]
+    first = process.process
+    assert first is not None
+    os.kill(first.pid, signal.SIGSTOP)
+    (tmp_path / "a.ready").unlink()
+    silent_from = time.monotonic()
+    await until(lambda: process.state is State.WAITING)
+    assert time.monotonic() - silent_from >= 0.3
+    assert process.cause.startswith("it hung: no answer to health checks for 0.3 s")
+    await until(lambda: flow.state.status is Status.READY)
+    assert process.restarts == 1
+    assert not first.alive
+    assert process.process != first
+    assert "a=unresponsive gateway=ready degraded" in history
+    await flow.stop()
+
+
+async def test_what_answers_that_it_is_not_ready_does_not_hang(
+    plan: Callable[..., ProcessPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = supervise(plan("a", SERVE, silent=0.1), plan("gateway", SERVE))
+    await flow.start()
+    monkeypatch.setattr(FileProbe, "silent", property(lambda probe: False, lambda probe, value: None), raising=False)
+    (tmp_path / "a.ready").unlink()
+    process = flow.state.processes[0]
+    await until(lambda: process.state is State.UNRESPONSIVE)
+    await asyncio.sleep(0.3)
+    assert process.state is State.UNRESPONSIVE
+    assert process.restarts == 0
     await flow.stop()
 
 

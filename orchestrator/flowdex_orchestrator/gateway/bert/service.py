@@ -118,7 +118,7 @@ class BertService:
                 reply = await self._gateway.router.handle(data)
                 break
             except Overloaded as error:  # its clients know no refusal: they wait, and no more are read than have a slot
-                await asyncio.sleep((error.retry_after or 1.0) * random.uniform(*_PATIENCE))
+                await asyncio.sleep((error.retry_after or 1.0) * random.uniform(*_PATIENCE))  # nosec B311 # spreads load, hides nothing
         return await asyncio.to_thread(read) if aside or len(reply.data) > 1 << 20 else read()
 
     def _stack(self, rows: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

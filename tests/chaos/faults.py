@@ -1,0 +1,70 @@
+"""The faults by name, and what running one means."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.load import Tally
+
+__all__ = ["FAULTS", "Fault", "Row", "Setting", "Skipped", "fault"]
+
+
+class Skipped(Exception):
+    """A fault that cannot be made on this machine; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a fault is given.
+
+    Attributes:
+        folder: An empty folder of its own.
+        rounds: How often the harm is done.
+    """
+
+    folder: Path
+    rounds: int
+
+
+@dataclass
+class Row:
+    """A line of the table.
+
+    Attributes:
+        name: What was done.
+        times: How often.
+        tally: What became of the requests.
+        note: What else there is to say.
+    """
+
+    name: str
+    times: int
+    tally: Tally = field(default_factory=Tally)
+    note: str = ""
+
+
+Run = Callable[[Setting], Awaitable[list[Row]]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: its name on the command line, what does it, how many rounds at most make sense."""
+
+    name: str
+    run: Run
+    most: int
+
+
+FAULTS: dict[str, Fault] = {}
+
+
+def fault(name: str, *, most: int = 50) -> Callable[[Run], Run]:
+    """Register a fault under its name."""
+
+    def register(run: Run) -> Run:
+        FAULTS[name] = Fault(name, run, most)
+        return run
+
+    return register
