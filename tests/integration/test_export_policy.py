@@ -243,11 +243,13 @@ def allowing_somebody(policy: Object, objects: list[Object]) -> Iterator[str]:
 
 
 def watching_something(monitor: Object, objects: list[Object]) -> Iterator[str]:
-    labels = monitor["spec"]["selector"]["matchLabels"].items()
-    services = [each for each in of_kind(objects, "Service") if labels <= each["metadata"]["labels"].items()]
-    for endpoint in monitor["spec"]["endpoints"]:
-        if not any(endpoint["port"] in {port["name"] for port in each["spec"]["ports"]} for each in services):
-            yield f"there is no service with the port {endpoint['port']}"
+    workloads = chosen(objects, monitor["spec"]["selector"]["matchLabels"])
+    if not workloads:
+        yield "is about nobody"
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        for each in workloads:
+            if endpoint["port"] not in ports_of(each):
+                yield f"{each['metadata']['name']} has no port {endpoint['port']}"
 
 
 def leading_in(ingress: Object, objects: list[Object]) -> Iterator[str]:
@@ -268,7 +270,7 @@ RULES: dict[str, tuple[Callable[[Object, list[Object]], Iterator[str]], ...]] = 
     "HorizontalPodAutoscaler": (scaling_something,),
     "ScaledObject": (scaling_something,),
     "NetworkPolicy": (allowing_somebody,),
-    "ServiceMonitor": (watching_something,),
+    "PodMonitor": (watching_something,),
     "Ingress": (leading_in,),
 }
 
@@ -348,7 +350,7 @@ CONTAINER = f"{POD}/containers/0"
         ("NetworkPolicy/encoder", "spec/podSelector/matchLabels", {"x": "y"}, "about nobody"),
         ("NetworkPolicy/encoder", "spec/ingress/0/ports/0/port", 1, "where it does not listen"),
         ("NetworkPolicy/gateway", "spec/egress/0/to/0/podSelector/matchLabels", {"x": "y"}, "which nobody is"),
-        ("ServiceMonitor/flowdex", "spec/endpoints/0/port", "metrics", "no service with the port"),
+        ("PodMonitor/flowdex", "spec/podMetricsEndpoints/0/port", "http", "encoder has no port http"),
         ("Deployment/encoder", "spec/selector/matchLabels", {"x": "y"}, "not its own"),
     ],
 )

@@ -31,6 +31,7 @@ __all__ = [
     "EXECUTOR_PORT",
     "FLOW_FOLDER",
     "HOME",
+    "METRICS_PORT",
     "Deployment",
     "Workload",
     "dns_label",
