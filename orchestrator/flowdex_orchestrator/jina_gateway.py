@@ -11,19 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from jina import Gateway as JinaGateway
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.guard import KEYS_VARIABLE, guard_of
+from flowdex_orchestrator.access.network import open_to_network
 from flowdex_orchestrator.gateway.server import Gateway
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.gateway.topology import GATEWAY
 
 __all__ = ["FlowdexGateway", "targets_from_graph"]
 
+_log = logging.getLogger(__name__)
 _START, _END = "start-gateway", "end-gateway"
 
 
@@ -62,7 +68,14 @@ class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
             timeout=arguments.timeout_send,
             retries=arguments.retries,
         )
-        self._gateway = Gateway(targets, self._settings)
+        # Stock Jina listens on all addresses by default; here as there, what keeps others out is the operator's.
+        path = os.environ.get(KEYS_VARIABLE)
+        guard = guard_of(Path(path) if path else None)
+        if open_to_network(self.host, keys=guard is not None, insecure=self._settings.insecure):
+            _log.warning(
+                "the flow is open to everybody who reaches %s: name a key file in %s", self.host, KEYS_VARIABLE
+            )
+        self._gateway = Gateway(targets, replace(self._settings, insecure=True), guard=guard)
         await self._gateway.serve(
             self.host,
             grpc_port=ports.get("grpc"),

@@ -18,6 +18,7 @@ from flowdex import wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import FlowdexError
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.access import Guard
 from flowdex_orchestrator.gateway.server import Gateway
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.health import HealthService
@@ -216,6 +217,7 @@ async def serving(
     needs: Mapping[str, Sequence[str]] | None = None,
     settings: GatewaySettings | None = None,
     ready: bool = True,
+    guard: Guard | None = None,
     **options: Any,
 ) -> AsyncIterator[Flow]:
     """Run a gateway in front of fake executors, started here; several in a list are replicas of one.
@@ -225,6 +227,7 @@ async def serving(
         needs: As in a flow file; without it they form a chain.
         settings: The gateway's.
         ready: Whether to wait until it is ready.
+        guard: Who may call.
         **options: For every `ExecutorTarget`.
     """
     groups = [each if isinstance(each, Sequence) else [each] for each in executors]
@@ -240,7 +243,7 @@ async def serving(
             ExecutorTarget(name, tuple(needs.get(name, ())) if needs is not None else follows, addresses, **options)
         )
     try:
-        async with Gateway(targets, settings or GatewaySettings()) as gateway:
+        async with Gateway(targets, settings or GatewaySettings(), guard=guard) as gateway:
             ports = await gateway.serve("127.0.0.1", grpc_port=0, http_port=0)
             if ready:
                 await asyncio.wait_for(gateway.wait_ready(), 10)

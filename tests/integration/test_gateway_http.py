@@ -510,6 +510,6 @@ async def test_other_origins_only_if_allowed() -> None:
     async with serving(everything()) as flow:
         reply = await flow.http.get("/health/live", headers=origin)
         assert "access-control-allow-origin" not in reply.headers
-    async with serving(everything(), settings=GatewaySettings(cors=True)) as flow:
+    async with serving(everything(), settings=GatewaySettings(cors=frozenset({"*"}))) as flow:
         reply = await flow.http.get("/health/live", headers=origin)
         assert reply.headers["access-control-allow-origin"] == "*"

@@ -211,7 +211,7 @@ async def test_a_page_of_another_origin_is_refused() -> None:
         async with socket(flow, origin=f"http://127.0.0.1:{flow.ports['http']}") as connection:
             await connection.send(request_bytes("/mark", "a"))
             assert await receive(connection)
-    allowed = serving(executor(), settings=GatewaySettings(cors=True))
+    allowed = serving(executor(), settings=GatewaySettings(cors=frozenset({"*"})))
     async with allowed as flow, socket(flow, origin="http://page.example") as connection:
         await connection.send(request_bytes("/mark", "a"))
         assert await receive(connection)

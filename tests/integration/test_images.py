@@ -173,7 +173,7 @@ def test_the_gateway_is_healthy_as_soon_as_its_executors_are(start: Callable[...
     flow = tmp_path / "flow.yml"
     flow.write_text(RANKER_ALONE)
     mounted = ["--flow", "/etc/flowdex/flow.yml"]
-    command = ["--host", "0.0.0.0", *mounted, "--address", "ranker=127.0.0.1:52000"]
+    command = ["--host", "0.0.0.0", "--insecure", *mounted, "--address", "ranker=127.0.0.1:52000"]
     gateway = start("gateway", flow=flow, command=["gateway", *command])
     ranker = start("ranker", flow=flow, network=gateway)
     ranker.wait_healthy()
@@ -189,7 +189,7 @@ def test_the_gateway_is_healthy_as_soon_as_its_executors_are(start: Callable[...
 def test_the_default_flow_runs_with_each_part_in_its_own_image(start: Callable[..., Container]) -> None:
     ports = {"segmenter": 52001, "encoder": 52002, "indexer": 52003, "ranker": 52004}
     addresses = [part for name, port in ports.items() for part in ("--address", f"{name}=127.0.0.1:{port}")]
-    gateway = start("gateway", command=["gateway", "--host", "0.0.0.0", *addresses])
+    gateway = start("gateway", command=["gateway", "--host", "0.0.0.0", "--insecure", *addresses])
     executors = [
         start(
             "encoder-cpu" if name == "encoder" else name,

@@ -68,6 +68,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("flowdex_orchestrator.runner.cli:logs", "Print the log of an executor or of the gateway."),
         "scale": ("flowdex_orchestrator.runner.scale_cli:scale", "Change the number of replicas of a running flow."),
         "restart": ("flowdex_orchestrator.runner.scale_cli:restart", "Replace replicas one by one while they serve."),
+        "keys": ("flowdex_orchestrator.access.cli:keys", "Make, list and remove the API keys of a flow."),
         "check": ("flowdex_orchestrator.flow.cli:check", "Find the mistakes of a flow file before it starts."),
         "plan": ("flowdex_orchestrator.capacity.cli:plan", "Say how large a flow has to be, down to nodes and GPUs."),
         "schema": ("flowdex_orchestrator.flow.cli:schema", "Print the JSON Schema of flow files, for editors."),

@@ -274,6 +274,8 @@ def _gateway(
     flow: Flow, ports: Mapping[str, int], executors: tuple[Workload, ...], variables: Variables, prefix: str
 ) -> Workload:
     arguments = ["gateway", "--flow", f"{FLOW_FOLDER}/flow.yml", "--host", "0.0.0.0"]  # nosec B104 # within the container; not on the host
+    if flow.gateway.keys is None:
+        arguments.append("--insecure")
     for protocol, port in ports.items():
         arguments += [f"--port-{protocol}", str(port)]
     arguments += _METRICS

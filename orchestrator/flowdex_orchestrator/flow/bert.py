@@ -126,6 +126,10 @@ class Bert(Section):
         default=10, description="Requests to the encoder at the same time, for one request of a client."
     )
 
+    without_key: Flag = Field(
+        default=False, description="Serve it although the gateway has keys; its clients cannot send one."
+    )
+
     @classmethod
     def unknown_key(cls, key: str) -> str:
         """As for every section, and where a flag of bert-serving-start belongs."""

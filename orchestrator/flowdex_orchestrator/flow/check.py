@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.guard import keys_path
+from flowdex_orchestrator.access.keys import read_keys
+from flowdex_orchestrator.access.network import open_to_network
 from flowdex_orchestrator.flow.certificates import certificate_findings
 from flowdex_orchestrator.flow.classes import inspect_classes
 from flowdex_orchestrator.flow.findings import Finding, KeyPath
@@ -132,6 +135,7 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
     for protocol in flow.gateway.protocols:
         if protocol not in _SERVED:
             yield flow.finding(("gateway", "protocol"), f"the gateway serves {', '.join(_SERVED)}, not {protocol}")
+    yield from _access(flow)
     if "bert" in flow.gateway.protocols and find_spec("zmq") is None:
         yield flow.finding(("gateway", "protocol"), "bert needs pyzmq: pip install 'flowdex[zeromq]'")
     if "bert" in flow.gateway.protocols and flow.gateway.serving_tls is not None:
@@ -150,6 +154,24 @@ def _gateway(flow: Flow) -> Iterator[Finding]:
             options = flow.gateway.uses_with
             named = [name for name in options if repr(name) in error.message or f".{name} " in error.message]
             yield flow.finding(("gateway", "uses_with", *named[:1]), error.message)
+
+
+def _access(flow: Flow) -> Iterator[Finding]:
+    """Keys that cannot be read, and what would be open to everybody."""
+    path = keys_path(flow)
+    place = ("gateway", "keys" if flow.gateway.keys is not None else "host")
+    if path is not None:
+        try:
+            read_keys(path)
+        except ConfigurationError as error:
+            yield flow.finding(place, error.message)
+        if "bert" in flow.gateway.protocols and not flow.gateway.bert.without_key:
+            yield flow.finding(
+                ("gateway", "protocol"),
+                "bert carries no keys, and this gateway asks for them: take it out, or say `bert: {without_key: true}`",
+            )
+    if reason := open_to_network(flow.gateway.host, keys=path is not None, insecure=flow.gateway.insecure):
+        yield flow.finding(("gateway", "host"), reason)
 
 
 # ---- machine ----

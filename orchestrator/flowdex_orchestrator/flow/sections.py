@@ -27,11 +27,13 @@ from flowdex_orchestrator.flow.values import (
     LogLevel,
     Mapped,
     Milliseconds,
+    Origins,
     Polling,
     Ports,
     PositiveInteger,
     Protocols,
     Retries,
+    Roles,
     Strings,
     Text,
     Uses,
@@ -83,10 +85,20 @@ class Gateway(Section):
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
-    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")
+    keys: Text | None = Field(
+        default=None, description="File of the API keys that callers need, beside this file; see `flowdex keys`."
+    )
+    insecure: Flag = Field(default=False, description="Listen beyond this machine though there are no keys.")
+    roles: Roles = Field(
+        default_factory=dict, description="Role that an endpoint of an own executor needs: search, index or admin."
+    )
+    hosts: Strings = Field(
+        default=(), description="Further names in the Host header that the HTTP interface answers on loopback."
+    )
     serving_tls: GatewayTls | None = Field(
         default=None, alias="tls", description="Encrypt what clients send: {certificate, key, client_ca}."
     )
@@ -270,7 +282,7 @@ class FlowSettings(Section):
     tls: Hops = Field(
         default=None, description="Encrypt what gateway and executors send each other: {certificate, key, ca}."
     )
-    cors: Flag = Field(default=False, description="Allow browsers of any origin to call the HTTP interface.")
+    cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
     description: Text | None = Field(default=None, description="Text of the HTTP interface's documentation.")

@@ -28,6 +28,7 @@ __all__ = [
     "Mapped",
     "Mappings",
     "Milliseconds",
+    "Origins",
     "Polling",
     "Ports",
     "PositiveInteger",
@@ -35,6 +36,7 @@ __all__ = [
     "Quantities",
     "Quantity",
     "Retries",
+    "Roles",
     "SecretKeys",
     "ServiceType",
     "Share",
@@ -50,9 +52,11 @@ __all__ = [
 T = TypeVar("T")
 PROTOCOL_NAMES = ("grpc", "http", "websocket", "bert")
 POLLING_NAMES = ("ANY", "ALL")
+ROLE_NAMES = ("search", "index", "admin")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 _QUANTITY = r"[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
+_ORIGIN = r"[a-z][a-z0-9+.-]*://[^/?#\s]+"
 _SECRET_KEY = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[-._a-zA-Z0-9]+"  # nosec B105 # a pattern
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _MAX_SHOWN = 60
@@ -96,6 +100,27 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise expected("true or false", value)
     return value
+
+
+def _origins(value: Any) -> tuple[str, ...]:
+    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false")):
+        return ("*",) if _flag(value) else ()
+    return _one_or_more(value, _origin)
+
+
+def _origin(value: Any) -> str:
+    if value == "*" or (isinstance(value, str) and re.fullmatch(_ORIGIN, value)):
+        return str(value)
+    raise expected("true, false, or origins such as https://app.example.com", value)
+
+
+def _roles(value: Any) -> dict[str, str]:
+    found = {}
+    for endpoint, role in _mapping(value).items():
+        if not isinstance(endpoint, str) or not endpoint.startswith("/"):
+            raise expected("endpoints that begin with /, each with its role", endpoint)
+        found[endpoint] = choice(role, ROLE_NAMES, f"a role for {endpoint}")
+    return found
 
 
 def _port(value: Any) -> int:
@@ -202,6 +227,7 @@ def _list_of(item: dict[str, Any]) -> dict[str, Any]:
 
 _PORT_SCHEMA = {"type": "integer", "minimum": 0, "maximum": 65535}
 _STRING_SCHEMA = {"type": "string"}
+_ORIGIN_SCHEMA = {"type": "string", "pattern": rf"^(\*|{_ORIGIN})$"}
 
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
@@ -226,6 +252,16 @@ Protocols = Annotated[
     tuple[str, ...],
     PlainValidator(_protocols),
     WithJsonSchema(_list_of({"enum": [*PROTOCOL_NAMES, *(name.upper() for name in PROTOCOL_NAMES)]})),
+]
+Origins = Annotated[
+    tuple[str, ...],
+    PlainValidator(_origins),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, *_list_of(_ORIGIN_SCHEMA)["anyOf"]]}),
+]
+Roles = Annotated[
+    dict[str, str],
+    PlainValidator(_roles),
+    WithJsonSchema({"type": "object", "additionalProperties": {"enum": list(ROLE_NAMES)}}),
 ]
 Hosts = Annotated[tuple[str, ...], PlainValidator(_hosts), WithJsonSchema(_list_of(_STRING_SCHEMA))]
 Strings = Annotated[

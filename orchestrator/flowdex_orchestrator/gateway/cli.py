@@ -11,7 +11,9 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -65,6 +67,14 @@ logger = logging.getLogger(__name__)
     type=click.IntRange(0, 65535),
     help="Port for replies to them, 0 for any.  [default: the flow file's, the one after --port-bert]",
 )
+@click.option(
+    "--keys",
+    "key_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="File of the API keys that callers need (`flowdex keys`); also FLOWDEX_KEYS.  [default: the flow file's]",
+)
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine though there are no keys.")
 @click.option("--parent-pid", metavar="PID", type=int, help="Stop when the process with this id is gone.")
 @click.option(
     "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
@@ -88,6 +98,8 @@ def gateway(
     port_websocket: int | None,
     port_bert: int | None,
     port_bert_out: int | None,
+    key_file: Path | None,
+    insecure: bool,
     parent_pid: int | None,
     control_port: int | None,
     metrics_host: str,
@@ -103,6 +115,7 @@ def gateway(
       flowdex gateway --flow flow.yml --address encoder=127.0.0.1:52000
       flowdex gateway --address encoder=10.0.0.5:52000 --address encoder=10.0.0.6:52000
     """  # noqa: D301 - click's mark for lines to keep
+    from flowdex_orchestrator.access import Caller, Role, guard_of, keys_path
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.flow.certificates import gateway_files
@@ -113,13 +126,18 @@ def gateway(
     named = {"grpc": port_grpc, "http": port_http, "websocket": port_websocket}
     ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
+    if insecure:
+        settings = replace(settings, insecure=True)
+    custom = {endpoint: Role(role) for endpoint, role in flow.gateway.roles.items()}
+    guard = guard_of(key_file or keys_path(flow), custom)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
     files = gateway_files(flow)
 
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop, parent_pid)
-        async with Gateway(targets, settings, name=flow.name, bert=flow.gateway.bert, certificates=files) as running:
+        options: dict[str, Any] = {"name": flow.name, "bert": flow.gateway.bert, "certificates": files, "guard": guard}
+        async with Gateway(targets, settings, **options) as running:
             open_ports = await running.serve(
                 host or flow.gateway.host,
                 grpc_port=ports.get("grpc"),
@@ -131,7 +149,11 @@ def gateway(
                 logger.info("listening on %s://%s:%d", protocol, host or flow.gateway.host, port)
             running.serve_metrics(metrics_host, metrics_port)
             if control_port is not None:
-                await running.serve_admin(control_port, _control_token())
+                token = _control_token()
+                await running.serve_admin(control_port, token)
+                if guard is not None:
+                    guard.internal[token] = Caller("the runner", "", frozenset({Role.ADMIN}))
+                    running.runner_token = token
                 running.runner = os.environ.get(RUNNER_VARIABLE)
             gc.collect()
             gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait

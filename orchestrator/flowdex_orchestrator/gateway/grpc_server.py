@@ -5,6 +5,9 @@
     stream_doc           bytes --> the first executor that serves the endpoint --> bytes, bytes, ...
     endpoint_discovery, dry_run, _status, grpc.health.v1, reflection: answered here
 
+Where there are keys, whoever calls must have one, in the metadata `authorization: Bearer KEY`; whether the flow is
+ready (dry_run, health) and what the services look like (reflection) is told to all.
+
 Errors of an executor travel in the reply's header, as Jina does it. The gateway's own become the status of a unary
 call, and on a stream the header of that request's reply: the stream goes on.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import platform
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -28,6 +31,7 @@ from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
 from flowdex.wire import IS_ERROR_METADATA
+from flowdex_orchestrator.access.guard import CALLER, Guard
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import GatewaySettings
@@ -74,6 +78,7 @@ class GrpcServer:
         router: Answers the requests.
         pools: The executors' replicas, for what is asked about them.
         settings: The gateway's limits.
+        guard: Who may call; everybody where None.
         files: Certificates; None for no TLS.
     """
 
@@ -82,12 +87,14 @@ class GrpcServer:
         router: Router,
         pools: Mapping[str, ReplicaPool],
         settings: GatewaySettings,
+        guard: Guard | None = None,
         files: CertificateFiles | None = None,
     ) -> None:
         self.health = HealthService(GATEWAY_SERVICES)
         self._router = router
         self._pools = pools
         self._settings = settings
+        self._guard = guard
         self._files = files
         self._server: grpc.aio.Server | None = None
 
@@ -134,16 +141,48 @@ class GrpcServer:
             await self._server.stop(grace)
 
     def _handlers(self) -> Sequence[grpc.GenericRpcHandler]:
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        methods: dict[str, dict[str, Any]] = {
-            "jina.JinaSingleDataRequestRPC": {"process_single_data": unary(self._process_single_data)},
-            "jina.JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(self._call)},
-            "jina.JinaSingleDocumentRequestRPC": {"stream_doc": stream(self._stream_doc)},
-            "jina.JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self._endpoint_discovery)},
-            "jina.JinaGatewayDryRunRPC": {"dry_run": unary(self._dry_run)},
-            "jina.JinaInfoRPC": {"_status": unary(self._status)},
-        }
+        methods = self.methods()
         return [grpc.method_handlers_generic_handler(service, handlers) for service, handlers in methods.items()]
+
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """Jina's services: their methods with what handles them."""
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        one, many = self._identified, self._identified_stream
+        return {
+            "jina.JinaSingleDataRequestRPC": {"process_single_data": unary(one(self._process_single_data))},
+            "jina.JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(many(self._call))},
+            "jina.JinaSingleDocumentRequestRPC": {"stream_doc": stream(many(self._stream_doc))},
+            "jina.JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(one(self._endpoint_discovery))},
+            "jina.JinaGatewayDryRunRPC": {"dry_run": unary(self._dry_run)},
+            "jina.JinaInfoRPC": {"_status": unary(one(self._status))},
+        }
+
+    # ---- who calls ----
+
+    def _identified(self, method: Callable[[bytes, Context], Awaitable[bytes]]) -> Any:
+        """The method for callers with a key."""
+        guard = self._guard
+        if guard is None:
+            return method
+
+        async def guarded(request: bytes, context: Context) -> bytes:
+            await _identify(guard, context)
+            return await method(request, context)
+
+        return guarded
+
+    def _identified_stream(self, method: Callable[[Any, Context], AsyncIterator[bytes]]) -> Any:
+        """The same for methods that answer a stream."""
+        guard = self._guard
+        if guard is None:
+            return method
+
+        async def guarded(request: Any, context: Context) -> AsyncIterator[bytes]:
+            await _identify(guard, context)
+            async for reply in method(request, context):
+                yield reply
+
+        return guarded
 
     # ---- requests ----
 
@@ -210,6 +249,25 @@ def _try_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
+
+
+async def _identify(guard: Guard, context: Context) -> None:
+    """Note who calls, for the router; a caller without a key is refused here."""
+    try:
+        CALLER.set(guard.identify(_token(context)))
+    except FlowdexError as error:
+        await _abort(context, error)
+
+
+def _token(context: Context) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        text = value if isinstance(value, str) else ""
+        if key == "authorization":
+            if text[:7].lower() == "bearer ":
+                return text[7:].strip()
+        elif key in ("x-api-key", "api-key"):
+            return text.strip()
+    return None
 
 
 def _deadline(context: Context) -> float | None:

@@ -34,6 +34,7 @@ from flowdex.merge import merge_documents
 from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
+from flowdex_orchestrator.access.guard import FREE, Grant, Guard
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
@@ -51,6 +52,7 @@ __all__ = ["Reply", "Router"]
 logger = logging.getLogger(__name__)
 
 _RESULTS_MARK = RESULTS_KEY.encode()
+_REINDEX_MARK = b"reindex"  # the parameter of /index that makes it a step of reindexing
 _CACHED_PLANS = 1024
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 _COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
@@ -116,19 +118,27 @@ class Router:
         topology: The flow's graph.
         pools: The replicas of each executor.
         settings: The gateway's limits.
+        guard: Who may call which endpoint; everybody any where None.
 
     Attributes:
         in_flight: Requests being worked on.
         admission: Who is let in.
     """
 
-    def __init__(self, topology: Topology, pools: Mapping[str, ReplicaPool], settings: GatewaySettings) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        pools: Mapping[str, ReplicaPool],
+        settings: GatewaySettings,
+        guard: Guard | None = None,
+    ) -> None:
         self.in_flight = 0
         self._backlogs = {name: Backlog(partial(_ready_count, pools, name)) for name in topology.executors}
         self.admission = Admission(settings, self._backlogs)
         self._topology = topology
         self._pools = pools
         self._settings = settings
+        self._guard = guard
         self._plans: dict[tuple[str, str], Plan] = {}
         self._floating: set[asyncio.Task[_Message]] = set()
         self.metrics = Metrics()
@@ -178,6 +188,7 @@ class Router:
         self.in_flight += 1
         endpoint, begun = "", False
         ended: BaseException | None = None
+        grant = FREE
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -185,11 +196,9 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            grant = self._enter(endpoint, frame)
             await self._check_contents(frame, head.parameters)
-            if head.header.HasField("status"):  # which is for replies: executors would send it back as their own
-                head.header.ClearField("status")
-                frame = frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
-                data = frame.join()
+            frame, data = _without_status(head, frame, data)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
                 return Reply(_own_reply(started, frame, results), False)
@@ -219,7 +228,9 @@ class Router:
             ended = error
             raise
         finally:
-            self._ended(endpoint, started, ended, begun)
+            self.in_flight -= 1
+            grant.leave()
+            self._note(endpoint, started, ended, begun)
             del ended  # an error holds this frame, which must not hold it
 
     def admit_unread(
@@ -268,10 +279,12 @@ class Router:
         self.in_flight += 1
         endpoint = ""
         ended: BaseException | None = None
+        grant = FREE
         try:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            grant = self._enter(endpoint, frame)
             check_parameters(frame, head.parameters, self._settings)
             check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
@@ -285,18 +298,18 @@ class Router:
             ended = error
             raise
         finally:
-            self._ended(endpoint, started, ended, True)
+            self.in_flight -= 1
+            grant.leave()
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
             del ended  # an error holds this frame, which must not hold it
 
-    def _ended(self, endpoint: str, started: int, error: BaseException | None, begun: bool) -> None:
-        """Count a request that was let in; one that was refused before anything was done for it is no duration."""
-        self.in_flight -= 1
-        if begun or not isinstance(error, Overloaded):
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, error)
-        else:
-            self.metrics.refuse(endpoint, error)
-
     # ---- before ----
+
+    def _enter(self, endpoint: str, frame: Frame) -> Grant:
+        """Leave to go on, as far as keys say; see `Guard.enter`."""
+        if self._guard is None:
+            return FREE
+        return self._guard.enter(endpoint, writes_copies=_REINDEX_MARK in frame.parameters)
 
     def _admit(self, data: bytes, metadata: Metadata) -> bool:
         """Let a request in, or count it as refused and say why; returns whether it is bulk."""
@@ -453,6 +466,13 @@ class Router:
 
     # ---- after ----
 
+    def _note(self, endpoint: str, started: int, ended: BaseException | None, begun: bool) -> None:
+        """Count a request that is over, in good or bad order; one refused for overload before it began is apart."""
+        if begun or not isinstance(ended, Overloaded):
+            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+        else:
+            self.metrics.refuse(endpoint, ended)
+
     @staticmethod
     def _finish(started: int, request: _Request, answer: Frame) -> bytes:
         """Put the answer together: its header and documents, the caller's parameters, all results, the routes."""
@@ -477,6 +497,15 @@ async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | 
 
 def _ready_count(pools: Mapping[str, ReplicaPool], name: str) -> int:
     return pools[name].ready_count
+
+
+def _without_status(head: pb.DataRequestProtoWoData, frame: Frame, data: bytes) -> tuple[Frame, bytes]:
+    """The request without a status, which is for replies: executors would send it back as their own."""
+    if not head.header.HasField("status"):
+        return frame, data
+    head.header.ClearField("status")
+    frame = frame._replace(header=pb.DataRequestProtoWoData(header=head.header).SerializeToString())
+    return frame, frame.join()
 
 
 def _endpoint_of(data: bytes) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.network import check_open
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
@@ -27,6 +28,7 @@ from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
 from flowdex_orchestrator.tls import Hop
 
 if TYPE_CHECKING:
+    from flowdex_orchestrator.access import Guard
     from flowdex_orchestrator.flow import Flow
     from flowdex_orchestrator.flow.bert import Bert
     from flowdex_orchestrator.gateway.admin import GatewayAdmin
@@ -49,15 +51,19 @@ class Gateway:
         name: The flow's name, for people to read.
         resolve: How the names of `dns:///` addresses are resolved.
         bert: What clients of bert-as-service get; its defaults where not given.
+        guard: Who may call; everybody where not given.
         certificates: What gRPC, HTTP and WebSockets are encrypted with; None for no TLS.
 
     Attributes:
         router: Answers requests.
         pools: The replicas of each executor; `pools[name].add(address)` and `.remove(address)` work at any time.
         targets: As given.
+        host: Where it listens.
         ports: The open ports, by protocol.
         stopping: Set when no new requests are taken any more.
+        runner_token: What that runner must be told; known where keys say who may ask.
         runner: Address of the runner that started it, for what is asked of that; None without one.
+        guard: Who may call, None for everybody.
     """
 
     def __init__(
@@ -68,12 +74,14 @@ class Gateway:
         name: str = "flowdex",
         resolve: Resolve = resolve,
         bert: Bert | None = None,
+        guard: Guard | None = None,
         certificates: CertificateFiles | None = None,
     ) -> None:
         self.name = name
         self.certificates = certificates
         self.targets = tuple(targets)
         self.settings = settings or GatewaySettings()
+        self.host = "127.0.0.1"
         self.ports: dict[str, int] = {}
         self.runner: str | None = None
         self.started = time.monotonic()
@@ -83,12 +91,14 @@ class Gateway:
             {target.name: target.needs for target in targets}, [target.name for target in targets if target.floating]
         )
         self.pools: dict[str, ReplicaPool] = {}
-        self.router = Router(topology, self.pools, self.settings)
+        self.guard = guard
+        self.router = Router(topology, self.pools, self.settings, guard)
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self.router.answer("/bert/status", self._bert_status)
-        self._grpc = GrpcServer(self.router, self.pools, self.settings, certificates)
+        self._grpc = GrpcServer(self.router, self.pools, self.settings, guard, certificates)
         self._web: list[HttpServer] = []
         self._bert: BertServer | None = None
+        self.runner_token: str | None = None
         self._bert_settings = bert
         self._bert_service: BertService | None = None
         self._admin: GatewayAdmin | None = None
@@ -157,9 +167,11 @@ class Gateway:
             The ports, by protocol.
 
         Raises:
-            ConfigurationError: A port cannot be had, or what a protocol needs is not installed.
+            ConfigurationError: A port cannot be had, what a protocol needs is not installed, or everybody on the
+                network could call.
         """
-        ports = self.ports
+        check_open(host, keys=self.guard is not None, insecure=self.settings.insecure)
+        self.host, ports = host, self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)
         web = {"http": http_port, "websocket": websocket_port}
@@ -174,6 +186,11 @@ class Gateway:
             ports[protocol] = await server.start(host, port)
             self._web.append(server)
         if bert_ports is not None:
+            if self.guard is not None and not self.settings.bert_without_key:
+                raise ConfigurationError(
+                    "protocol: bert carries no keys, and this gateway asks for them: take it out of `protocol` and "
+                    "have clients use flowdex.compat.BertClient, or say `gateway: bert: {without_key: true}`"
+                )
             try:
                 from flowdex_orchestrator.gateway.bert.server import BertServer
             except ModuleNotFoundError as error:
@@ -279,7 +296,14 @@ def settings_from_flow(flow: Flow) -> GatewaySettings:
         ConfigurationError: A setting is unknown or wrong.
     """
     gateway = flow.gateway
-    jinas = {"title": gateway.title, "description": gateway.description, "cors": gateway.cors or None}
+    jinas = {
+        "title": gateway.title,
+        "description": gateway.description,
+        "cors": gateway.cors or None,
+        "insecure": gateway.insecure or None,
+        "hosts": gateway.hosts or None,
+        "bert_without_key": gateway.bert.without_key or None,
+    }
     given = {name: value for name, value in jinas.items() if value is not None}
     return GatewaySettings.from_options({**given, **gateway.uses_with})
 

@@ -95,7 +95,10 @@ class GatewaySettings:
         idempotent_endpoints: Endpoints whose calls may run twice without harm.
         title: Title of the HTTP API's documentation; the flow's name if empty.
         description: Text of it.
-        cors: Whether web pages of any origin may call the HTTP API.
+        cors: Origins whose web pages may call the HTTP API; `*` is any.
+        insecure: Whether it may listen beyond this machine without keys.
+        hosts: Further names that the HTTP API answers to on loopback.
+        bert_without_key: Whether bert-as-service's protocol is served although there are keys, which it cannot carry.
     """
 
     max_in_flight: int = 1024
@@ -120,7 +123,10 @@ class GatewaySettings:
     idempotent_endpoints: frozenset[str] = field(default=IDEMPOTENT_ENDPOINTS)
     title: str = ""
     description: str = ""
-    cors: bool = False
+    cors: frozenset[str] = frozenset()
+    insecure: bool = False
+    hosts: frozenset[str] = frozenset()
+    bert_without_key: bool = False
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> GatewaySettings:
@@ -138,6 +144,8 @@ class GatewaySettings:
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
                 raise ConfigurationError(f"gateway.uses_with has no setting {name!r}; {hint}")
             kind = type(getattr(default, name))
+            if name == "cors" and isinstance(value, bool):
+                value = ["*"] if value else []  # noqa: PLW2901 - as under stock Jina
             if kind in (str, bool):
                 values[name] = _exactly(kind, name, value)
             else:
@@ -164,5 +172,5 @@ def _number(name: str, value: Any, kind: type) -> int | float:
 
 def _strings(name: str, value: Any) -> list[str]:
     if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(item, str) for item in value):
-        raise ConfigurationError(f"gateway.uses_with.{name} must be a list of endpoints, got {value!r}")
+        raise ConfigurationError(f"gateway.uses_with.{name} must be a list of texts, got {value!r}")
     return list(value)

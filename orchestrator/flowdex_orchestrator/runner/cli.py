@@ -60,6 +60,7 @@ def _replicas(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
     metavar="NAME.KEY=VALUE",
     help="Give NAME another argument (uses_with) than the file does. Repeatable.",
 )
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine though there are no keys.")
 @click.option("--free-ports", is_flag=True, help="Listen on any free ports, whatever the file says.")
 @click.option("-d", "--detach", is_flag=True, help="Return once the flow is ready; it runs on in the background.")
 @click.option(
@@ -83,6 +84,7 @@ def up(
     *,
     replicas: dict[str, int],
     settings: tuple[str, ...],
+    insecure: bool,
     free_ports: bool,
     detach: bool,
     timeout: float | None,
@@ -114,6 +116,8 @@ def up(
     flow_file, folder, cwd = locate(flow)
     overrides = parse_overrides(settings)
     model = load_flow(flow_file).with_replicas(replicas).with_arguments(overrides)
+    if insecure:
+        model = model.model_copy(update={"gateway": model.gateway.model_copy(update={"insecure": True})})
     if free_ports:
         model = model.with_free_ports()
     if external := [name for name in replicas if model.executor(name).external]:
@@ -147,6 +151,7 @@ def up(
     options = [part for name, count in replicas.items() for part in ("--replicas", f"{name}={count}")]
     options += [part for setting in settings for part in ("--set", setting)]
     options += ["--free-ports"] if free_ports else []
+    options += ["--insecure"] if insecure else []
     options += [] if timeout is None else ["--timeout", str(timeout)]
     options += ["--metrics-port", str(metrics_port)]
     _show_ready(_detach(flow_file, cwd, folder, options, expected), began, background=True)

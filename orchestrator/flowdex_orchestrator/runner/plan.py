@@ -20,6 +20,7 @@ from typing import Any
 
 from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.guard import FLOW_KEY_VARIABLE, keys_path
 from flowdex_orchestrator.control import RUNNER_VARIABLE, TOKEN_VARIABLE
 from flowdex_orchestrator.flow.certificates import gateway_files, hop_files
 from flowdex_orchestrator.flow.model import Executor, Flow
@@ -78,6 +79,7 @@ def make_plan(
         runner_port=free.pop(),
         metrics_port=free.pop(),
         token=secrets.token_urlsafe(32),
+        flow_key=secrets.token_urlsafe(32) if keys_path(flow) is not None else None,
         hops={executor.name: Hop(hop_files(flow, executor)) for executor in flow.executors},
         certificates=gateway_files(flow),
     )
@@ -100,6 +102,7 @@ class _Planner:
     runner_port: int
     metrics_port: int
     token: str
+    flow_key: str | None
     hops: Mapping[str, Hop]
     certificates: CertificateFiles | None
 
@@ -187,11 +190,11 @@ class _Planner:
         return (_SCHEMES if self.certificates is None else _SECURE_SCHEMES).get(protocol, protocol)
 
     def _call_variables(self) -> dict[str, str]:
-        """What executors need to call the gateway, where that has TLS: whom to trust, what to present."""
+        """What executors need to call the gateway: a key where it asks for one, and where it has TLS whom to trust."""
         tls, files, inner = self.flow.gateway.serving_tls, self.certificates, self.flow.settings.tls
+        found: dict[str, str] = {} if self.flow_key is None else {"FLOWDEX_API_KEY": self.flow_key}
         if tls is None or files is None:
-            return {}
-        found: dict[str, str] = {}
+            return found
         if tls.ca is not None:
             found["FLOWDEX_CA"] = str(self.flow.folder / tls.ca)
         if tls.client_ca is not None and inner is not None and inner.certificate is not None and inner.key is not None:
@@ -218,6 +221,8 @@ class _Planner:
         arguments += ["--metrics-port", f"{self.metrics_port}"]
         for protocol, port in ports.items():
             arguments += [f"--port-{protocol}", str(port)]
+        if flow.gateway.insecure:
+            arguments.append("--insecure")
         for name, address in addresses:
             arguments += ["--address", f"{name}={address}"]
         env = {
@@ -225,6 +230,8 @@ class _Planner:
             TOKEN_VARIABLE: self.token,
             RUNNER_VARIABLE: f"{LOOPBACK}:{self.runner_port}",
         }
+        if self.flow_key is not None:
+            env[FLOW_KEY_VARIABLE] = self.flow_key
         launch = self._launch(_GATEWAY, arguments, env)
         if "http" in ports:
             endpoints["docs"] = f"{endpoints['http']}/docs"

@@ -45,7 +45,7 @@ def one(entry: str, facts: Mapping[str, Any] | None = None, **options: Any) -> W
 def test_the_gateway_knows_all_executors_by_name() -> None:
     made = deploy("with: {protocol: [http, grpc], port: [8081, 5000]}\nexecutors: [{name: My_Enc}, {name: b}]")
     assert made.gateway.arguments == (
-        *("gateway", "--flow", "/etc/flowdex/flow.yml", "--host", "0.0.0.0"),
+        *("gateway", "--flow", "/etc/flowdex/flow.yml", "--host", "0.0.0.0", "--insecure"),
         *("--port-grpc", "5000", "--port-http", "8081"),
         *("--address", "My_Enc=dns:///my-enc:52000", "--address", "b=dns:///b:52000"),
     )

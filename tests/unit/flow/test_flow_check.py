@@ -88,9 +88,24 @@ def test_ports_that_are_taken(taken: int) -> None:
 
 
 def test_an_address_of_another_machine() -> None:
-    assert findings("with: {host: 192.0.2.1, port: 5000}") == [
+    assert findings("with: {host: 192.0.2.1, port: 5000}\ngateway: {insecure: true}") == [
         "flow.yml:2:25: with.port: 192.0.2.1 is no address of this machine"
     ]
+
+
+def test_a_gateway_that_everybody_could_call() -> None:
+    (found,) = findings("with: {host: 0.0.0.0}")
+    assert found.startswith("flow.yml:2:8: with.host: listening on 0.0.0.0 would open the flow to everybody")
+    assert "gateway: keys:" in found and "insecure: true" in found
+    assert findings("with: {host: 127.0.0.2}") == []
+    (missing,) = findings("with: {host: 0.0.0.0}\ngateway: {keys: nowhere.json}")
+    assert missing.startswith("flow.yml:3:11: gateway.keys: the key file") and "cannot be read" in missing
+
+
+def test_keys_and_bert_as_service() -> None:
+    keys = Path(__file__).parent / "no-keys.json"
+    found = findings(f"with: {{protocol: [grpc, bert], port: [5000, 5001]}}\ngateway: {{keys: {keys}}}")
+    assert any("bert carries no keys" in each for each in found)
 
 
 @pytest.mark.parametrize(

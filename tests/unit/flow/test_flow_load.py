@@ -277,7 +277,9 @@ MISTAKES = {
     HEAD + "with:\n  retries: many\n": (
         "flow.yml:3:3: with.retries: expected a number of retries (0 or more; -1 for the default), got 'many'"
     ),
-    HEAD + "with:\n  cors: 1\n": "flow.yml:3:3: with.cors: expected true or false, got 1",
+    HEAD + "with:\n  cors: 1\n": (
+        "flow.yml:3:3: with.cors: expected true, false, or origins such as https://app.example.com, got 1"
+    ),
     HEAD + "with:\n  log_level: loud\n": (
         "flow.yml:3:3: with.log_level: expected a log level (DEBUG, INFO, WARNING, ERROR, CRITICAL), got 'loud'"
     ),

@@ -25,7 +25,7 @@ def test_known_settings_are_taken() -> None:
     settings = GatewaySettings.from_options(
         {"max_in_flight": 8, "replica_wait": 2, "idempotent_endpoints": ["/x"], "cors": True, "title": "T"}
     )
-    assert (settings.max_in_flight, settings.replica_wait, settings.cors, settings.title) == (8, 2.0, True, "T")
+    assert (settings.max_in_flight, settings.replica_wait, settings.cors, settings.title) == (8, 2.0, {"*"}, "T")
     assert settings.idempotent_endpoints == {"/x"}
     assert settings.max_texts == GatewaySettings().max_texts
 
@@ -40,9 +40,10 @@ def test_known_settings_are_taken() -> None:
         ({"max_in_flight": 1.5}, "must be a number"),
         ({"drain": -1}, "must not be -1"),
         ({"drain": True}, "must be a number"),
-        ({"cors": "yes"}, "true or false"),
+        ({"cors": "yes"}, "a list of texts"),
+        ({"insecure": "yes"}, "true or false"),
         ({"title": 5}, "a string"),
-        ({"idempotent_endpoints": "/x"}, "a list of endpoints"),
+        ({"idempotent_endpoints": "/x"}, "a list of texts"),
     ],
 )
 def test_mistakes_are_named(options: dict[str, object], message: str) -> None:
@@ -69,6 +70,6 @@ def test_settings_come_from_uses_with_and_jinas_own_keys(tmp_path: Path) -> None
         FLOW.replace("timeout_send: 5000", "cors: true, title: Ours") + "gateway: {uses_with: {max_texts: 5}}\n"
     )
     settings = settings_from_flow(load_flow(tmp_path / "flow.yml"))
-    assert (settings.cors, settings.title, settings.max_texts) == (True, "Ours", 5)
+    assert (settings.cors, settings.title, settings.max_texts) == ({"*"}, "Ours", 5)
     (tmp_path / "flow.yml").write_text(FLOW)
     assert settings_from_flow(load_flow(tmp_path / "flow.yml")) == GatewaySettings()

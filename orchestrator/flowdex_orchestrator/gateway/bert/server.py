@@ -20,6 +20,7 @@ import zmq.asyncio
 
 from flowdex.errors import ConfigurationError, FlowdexError, InternalError, TooLarge
 from flowdex.timeouts import within
+from flowdex_orchestrator.access import CALLER, Caller, Role
 from flowdex_orchestrator.gateway.bert.frames import (
     SHOW_CONFIG,
     SHOW_STATUS,
@@ -98,6 +99,8 @@ class BertServer:
             self._context = None
             raise
         self._service.ports = ports
+        # Its clients have no keys; where the gateway has, serving them anyway lets them encode, and nothing else.
+        CALLER.set(Caller("bert", "", frozenset({Role.SEARCH})))
         self._loops = [asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
         return ports
 

@@ -153,7 +153,7 @@ class BertService:
             "num_worker": len(addresses),
             "mask_cls_sep": settings.mask_cls_sep,
             "http_port": self._gateway.ports.get("http"),
-            "cors": "*" if self._gateway.settings.cors else "",
+            "cors": ",".join(sorted(self._gateway.settings.cors)),
             **dict.fromkeys(_WITHOUT_COUNTERPART),
             "ventilator -> worker": addresses,
             "worker -> sink": "",

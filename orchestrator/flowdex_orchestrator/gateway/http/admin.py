@@ -1,6 +1,8 @@
 """POST /admin/scale and /admin/restart: what `flowdex scale` and `flowdex restart` do, over HTTP.
 
 Authorization: Bearer TOKEN + JSON --> gateway --ask--> the runner that started it, which checks the token
+
+Where the gateway has keys, one with the role `admin` will do, too.
 """
 
 from __future__ import annotations
@@ -81,9 +83,12 @@ async def _ask_runner(request: Request, authorization: str, method: str, body: B
     gateway: Gateway = request.app.state.gateway
     if gateway.runner is None:
         raise NotFound("this gateway was not started by `flowdex up`: its executors are scaled where they run")
-    if not authorization.lower().startswith(_BEARER):
+    token = authorization[len(_BEARER) :].strip() if authorization.lower().startswith(_BEARER) else ""
+    if gateway.guard is not None:  # which has found that the caller may: with a key, or this very token
+        token = gateway.runner_token or token
+    if not token:
         raise Unauthenticated("send the header Authorization: Bearer TOKEN, with the token of the flow's runner")
     try:
-        return await ask(gateway.runner, authorization[len(_BEARER) :].strip(), method, body.model_dump())
+        return await ask(gateway.runner, token, method, body.model_dump())
     except ConfigurationError as error:  # there a command line is wrong, here a request
         raise InvalidInput(error.message) from None

@@ -1,6 +1,6 @@
 """The ASGI application: routes, names of requests, errors, documentation.
 
-CORS --> RequestId --> Incident --> ExactRoutes --> endpoint (or problems)
+CORS --> RequestId --> Protection --> Incident --> ExactRoutes --> endpoint (or problems)
                                          +--> FastAPI --> any other endpoint (or problems)
 """
 
@@ -17,11 +17,13 @@ from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.documents import new_id
+from flowdex_orchestrator.access.network import is_loopback
 from flowdex_orchestrator.gateway.http.compat import compat_routers
 from flowdex_orchestrator.gateway.http.compat.served import Directory
 from flowdex_orchestrator.gateway.http.exact import ExactRoutes
 from flowdex_orchestrator.gateway.http.page import make_page_router
 from flowdex_orchestrator.gateway.http.problems import PROBLEM_JSON, IncidentMiddleware, install_handlers
+from flowdex_orchestrator.gateway.http.protection import Protection, inline_policy
 from flowdex_orchestrator.gateway.http.routes import make_routers
 
 if TYPE_CHECKING:
@@ -55,19 +57,25 @@ def make_app(gateway: Gateway) -> FastAPI:
     for router in routers:
         app.include_router(router)
     page = (files(__package__) / "docs.html").read_text(encoding="utf-8")
+    policy = {"Content-Security-Policy": inline_policy(page)}
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(page)
+        return HTMLResponse(page, headers=policy)
 
     install_handlers(app)
-    app.add_middleware(ExactRoutes, routes=[route for router in routers for route in router.routes])
+    routes = [route for router in routers for route in router.routes]
+    app.add_middleware(ExactRoutes, routes=routes)
     app.add_middleware(IncidentMiddleware)
+    # On loopback, names other than our own are a trick (DNS rebinding); elsewhere nobody knows them but the operator.
+    hosts = settings.hosts if settings.hosts or is_loopback(gateway.host) else None
+    app.add_middleware(Protection, routes=routes, guard=gateway.guard, hosts=hosts, shared=bool(settings.cors))
     app.add_middleware(RequestIdMiddleware)
     if settings.cors:
         from starlette.middleware.cors import CORSMiddleware
 
-        app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
+        origins = sorted(settings.cors)
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     setattr(app, "openapi", lambda: _openapi(app))  # noqa: B010 - FastAPI's way of replacing the document
     return app
 

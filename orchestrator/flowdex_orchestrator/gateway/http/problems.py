@@ -18,10 +18,10 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound
+from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound, Unauthenticated
 
 __all__ = [
     "PROBLEM_JSON",
@@ -70,11 +70,13 @@ def shape_errors(scope: Scope, shape: Shape | None) -> None:
     scope.setdefault("state", {})[_SHAPE] = shape
 
 
-def problem(error: FlowdexError, request: Request, *, status: int | None = None, **more: Any) -> Response:
+def problem(error: FlowdexError, request: HTTPConnection, *, status: int | None = None, **more: Any) -> Response:
     """The response for an error of ours."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="flowdex"'  # RFC 6750, section 3
     if error.executor:
         more["executor"] = error.executor
     code = status or error.status.http
@@ -141,7 +143,7 @@ class IncidentMiddleware:
 
 
 def _respond(
-    request: Request,
+    request: HTTPConnection,
     status: int,
     name: str,
     *,

@@ -5,7 +5,8 @@ r"""Jina's WebSocket contract, on the HTTP port.
 
 A client chooses the subprotocol: `bytes` (serialised `DataRequestProto`s; the stock client's) or `json` (the objects of
 POST /post in text frames; the default). It ends its requests with b"\0" or {}: those in flight are answered, and the
-server closes. An error is the reply to its request. A browser's page of another origin is refused, unless `cors` is on.
+server closes. An error is the reply to its request. A browser's page of another origin is refused
+unless `cors` names it.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def add_websocket_routes(router: APIRouter) -> None:
 async def _accept(websocket: WebSocket) -> _Connection | None:
     gateway: Gateway = websocket.app.state.gateway
     origin = websocket.headers.get("origin")
-    if origin and not gateway.settings.cors and urlsplit(origin).netloc != websocket.headers.get("host"):
-        await websocket.close(_REFUSED, "pages of other origins are not served; `cors: true` allows them")
+    allowed = gateway.settings.cors
+    if origin and not allowed & {origin, "*"} and urlsplit(origin).netloc != websocket.headers.get("host"):
+        await websocket.close(_REFUSED, "pages of other origins are not served; `cors` allows them")
         return None
     offered = websocket.scope.get("subprotocols", [])
     subprotocol = next((each for each in offered if each in (_BYTES, _JSON)), None)
