@@ -243,13 +243,10 @@ def allowing_somebody(policy: Object, objects: list[Object]) -> Iterator[str]:
 
 
 def watching_something(monitor: Object, objects: list[Object]) -> Iterator[str]:
-    workloads = chosen(objects, monitor["spec"]["selector"]["matchLabels"])
-    if not workloads:
-        yield "is about nobody"
+    found = [ports_of(each) for each in chosen(objects, monitor["spec"]["selector"]["matchLabels"])]
     for endpoint in monitor["spec"]["podMetricsEndpoints"]:
-        for each in workloads:
-            if endpoint["port"] not in ports_of(each):
-                yield f"{each['metadata']['name']} has no port {endpoint['port']}"
+        if not any(endpoint["port"] in ports for ports in found):
+            yield f"no pod has the port {endpoint['port']}"
 
 
 def leading_in(ingress: Object, objects: list[Object]) -> Iterator[str]:
@@ -350,7 +347,7 @@ CONTAINER = f"{POD}/containers/0"
         ("NetworkPolicy/encoder", "spec/podSelector/matchLabels", {"x": "y"}, "about nobody"),
         ("NetworkPolicy/encoder", "spec/ingress/0/ports/0/port", 1, "where it does not listen"),
         ("NetworkPolicy/gateway", "spec/egress/0/to/0/podSelector/matchLabels", {"x": "y"}, "which nobody is"),
-        ("PodMonitor/flowdex", "spec/podMetricsEndpoints/0/port", "http", "encoder has no port http"),
+        ("PodMonitor/flowdex", "spec/podMetricsEndpoints/0/port", "web", "no pod has the port web"),
         ("Deployment/encoder", "spec/selector/matchLabels", {"x": "y"}, "not its own"),
     ],
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import yaml
 from gateway_fakes import FakeExecutor, Flow, eventually, failing, serving, sleeping, waiting
 
 from flowdex.errors import Conflict
@@ -132,19 +131,3 @@ async def test_everything_that_is_asked_for_is_there() -> None:
     for file, name, labels in questions:
         assert name in known, f"{file} asks for {name}, which no gateway has"
         assert labels <= known[name] | ADDED_BY_PROMETHEUS, f"{file}: {name} has no label {labels - known[name]}"
-
-
-async def test_prometheus_of_the_local_stack_finds_the_metrics() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    configuration = yaml.safe_load((ROOT / "docker-compose/prometheus.yml").read_text(encoding="utf-8"))
-    (job,) = configuration["scrape_configs"]
-    (group,) = job["static_configs"]
-    ((host, _, port),) = (target.partition(":") for target in group["targets"])
-    command = services[host]["command"]
-    assert command[command.index("--port-http") + 1] == port
-    accepted = {"Accept": "text/plain;version=0.0.4;q=1"}  # of what Prometheus offers to read
-    async with serving(FakeExecutor("encoder", {"/encode": sleeping(0)})) as flow:
-        reply = await flow.http.get(job["metrics_path"], headers=accepted)
-    assert reply.status_code == 200
-    families = {family.name for family in parser.text_string_to_metric_families(reply.text)}
-    assert "flowdex_executor_replicas_ready" in families
