@@ -114,13 +114,15 @@ def asked() -> Iterator[tuple[str, str, set[str]]]:
         text = path.read_text(encoding="utf-8").replace('\\"', '"')
         for name, matchers in re.findall(r"(flowdex_(?:requests?|executor)_\w+)(?:\{([^}]*)\})?", text):
             yield path.name, name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
-        for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate\()?(flowdex_\w+)", text):
+        for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate\()?(flowdex_(?:requests?|executor)_\w+)", text):
             yield path.name, name, set(labels.split(", "))
 
 
 async def test_everything_that_is_asked_for_is_there() -> None:
     async with serving(FakeExecutor("encoder", {"/encode": sleeping(0)})) as flow:
         await flow.call("/encode", "a")
+        with pytest.raises(grpc.aio.AioRpcError, match="no executor"):
+            await flow.call("/nowhere", "a")
         text = (await flow.http.get("/metrics")).text
     known: dict[str, set[str]] = {}
     for family in parser.text_string_to_metric_families(text):
