@@ -327,6 +327,11 @@ class ReplicaPool:
             self.add(address)
 
     @property
+    def tenants(self) -> bool:
+        """Whether all replicas that are ready keep the documents of tenants apart."""
+        return all(replica.traits.tenants for replica in self._replicas if replica.ready)
+
+    @property
     def replicas(self) -> Sequence[Replica]:
         """The replicas, for reading."""
         return self._replicas
