@@ -137,7 +137,7 @@ def confined(endpoint: str) -> Callable[[EndpointT], EndpointT]:
 
     def decorate(method: EndpointT) -> EndpointT:
         @wraps(method)
-        async def call(self: Any, docs: DocumentColumns, parameters: Any = None, **kwargs: Any):  # type: ignore[no-untyped-def]  # Jina would warn of another return type than documents
+        async def call(self: Any, docs: Any = None, parameters: Any = None, **kwargs: Any):  # type: ignore[no-untyped-def]  # Jina would warn of another return type than documents
             tenant = tenant_of(parameters)
             if tenant is None:
                 return await method(self, docs=docs, parameters=parameters, **kwargs)
