@@ -160,7 +160,7 @@ def test_the_flows_own_executors_have_a_key(guarded: Guarded) -> None:
     assert answer.status_code == 200, answer.text
     (found,) = answer.json()["results"]
     assert found["hits"] and not found.get("notes")
-    assert "late_interaction" in found["hits"][0]["scores"]
+    assert "rerank" in found["hits"][0]["scores"]
 
 
 def test_grpc_keeps_tenants_apart_too(guarded: Guarded) -> None:
