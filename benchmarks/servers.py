@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 START_SECONDS = 120
 FLOWDEX = ["-m", "flowdex"]
+_PYTHONPATH = [path for path in [os.environ.get("PYTHONPATH")] if path]
 
 
 def free_ports(count: int) -> list[int]:
@@ -50,7 +51,7 @@ class Servers:
             stdout=self.log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(HERE), **environment},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(HERE), *_PYTHONPATH)), **environment},
         )
         self._processes.append(process)
         return process

@@ -47,6 +47,8 @@ _PAGE = 1000
 _QUERIES = 64  # a batch: others get their turn between two
 _COUNT_HOLDS = 60.0
 
+_NO_POINT = "00000000-0000-0000-0000-000000000000"
+
 
 class Collection:
     """One collection of one backend.
@@ -386,6 +388,11 @@ class Collection:
             await self._count(models.Filter(must=[*must, FIRST_PASSAGE])),
             await self._count(models.Filter(must=[*must, _IS_PASSAGE])),
         )
+
+    async def touch(self) -> None:
+        """Read a point that need not be there: the cheapest question that the index itself answers."""
+        if await self.dimensions() is not None:
+            await self._call(lambda c: c.retrieve(self._name, ids=[_NO_POINT], with_payload=False))
 
     async def _is_empty(self) -> bool:
         return await self._count(models.Filter(must=[FIRST_PASSAGE])) == 0

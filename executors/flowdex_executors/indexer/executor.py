@@ -552,6 +552,10 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             **({"differences": self._collection.differences} if self._collection.differences else {}),
         }
 
+    async def canary(self) -> None:
+        """Read from the index: that it answers is all that counts."""
+        await self._collection.touch()
+
     async def metrics(self) -> "list[Metric]":
         """What Prometheus reads beside what it reads of every executor: how large the index is."""
         found = list(size_metrics(*await self._collection.count()))

@@ -45,7 +45,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.timeouts import within
 from flowdex_orchestrator.gateway.answer import Answer, read_answer
 from flowdex_orchestrator.gateway.exchange import LARGEST_REQUEST, Exchange, Metadata, NotBegun
-from flowdex_orchestrator.load import load_method, mean_queue_ms, queue_ms
+from flowdex_orchestrator.load import facts, load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.tls import PLAIN, Hop
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
@@ -82,7 +82,7 @@ _TROUBLES = 3  # answers in a row that are none, or too late, until a replica is
 _FIRST_ASIDE, _LONGEST_ASIDE = 5.0, 60.0  # seconds
 _IN_TIME = 1.0  # seconds that a call must have had for its being late to be the replica's fault
 _REMOVED = "was removed"
-_NOT_SERVING = "is not serving: it is starting or stopping"
+_NOT_SERVING = "is not serving: it is starting, stopping, or its canary failed (see /status)"
 # Statuses that no executor answers with: something is wrong with the replica, and perhaps not with another one.
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 _OVERSIZED, _SERVER = "Received message larger than max", "SERVER:"  # gRPC's words
@@ -207,6 +207,10 @@ class Replica:
             self._task.cancel()
             self._task = asyncio.get_running_loop().create_task(self._keep_watching())
 
+    async def facts(self) -> dict[str, Any]:
+        """What it says of itself: versions, uptime, its canary; nothing where it does not say."""
+        return await facts(self._load, _LOAD_SECONDS)
+
     def put_aside(self, reason: str) -> None:
         """Take no more calls for a while, which is longer each time; those that it works on go on."""
         self.troubles = _TROUBLES - 1  # the next one is enough
@@ -325,6 +329,10 @@ class ReplicaPool:
         self._replicas: list[Replica] = []
         for address in addresses:
             self.add(address)
+
+    def configure(self, *, timeout: float | None, retries: int, wait: float) -> None:
+        """Go by other limits from the next call on; see the class."""
+        self._timeout, self._retries, self._wait = timeout, retries, wait
 
     @property
     def tenants(self) -> bool:
