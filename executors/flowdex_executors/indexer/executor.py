@@ -56,6 +56,7 @@ from flowdex_executors.indexer.stored import (
     get_documents,
     scroll_documents,
 )
+from flowdex_executors.indexer.tenants import confined
 from flowdex_executors.indexer.transfer import PieceParameters, RestoreParameters, SnapshotParameters, Snapshots
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
@@ -118,6 +119,9 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         Conflict: Another process uses the embedded index.
         Unavailable: The folder of the embedded index cannot be used.
     """
+
+    tenants = True
+    """Keeps the documents of tenants apart: the gateway lets keys of tenants call nothing else; see `tenants.py`."""
 
     concurrent = True
     """Endpoints may run at the same time: they wait for the index most of the time."""
@@ -243,6 +247,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
     # ---- endpoints ----
 
     @requests(on="/index", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/index")
     async def index(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -320,6 +325,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return outcomes(batch, passages.counts())
 
     @requests(on="/get", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/get")
     async def get(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -337,6 +343,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await get_documents(self._collection, _ids(docs.batch), wanted))
 
     @requests(on="/scroll", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/scroll")
     async def scroll(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -354,6 +361,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await scroll_documents(self._collection, compile_filter(wanted.filter), wanted))
 
     @requests(on="/count", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/count")
     async def count(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn
         self, parameters: dict[str, Any] | None = None, **kwargs: Any
     ):
@@ -387,6 +395,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return docs
 
     @requests(on="/search", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/search")
     async def search(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -430,6 +439,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return docs
 
     @requests(on="/sample", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/sample")
     async def sample(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -443,6 +453,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await self._samples.passages(self._collection, wanted))
 
     @requests(on="/map", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/map")
     async def map(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -456,6 +467,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await self._samples.draw(self._collection, docs.batch, wanted))
 
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/delete")
     async def delete(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ):

@@ -42,6 +42,9 @@ from flowdex_executors.indexer.payload import (
     ORDINAL,
     ORIGINAL,
     TAGS,
+    TENANT,
+    TENANT_PATH,
+    TENANT_SEPARATOR,
     flag,
     payload_key,
     walk,
@@ -359,6 +362,9 @@ def make_points(passages: Passages, documents: slice, sparse: Sequence[SparseRow
     for index in range(documents.start, documents.stop):
         document_id, tags = passages.document_ids[index], passages.tags[index]
         shared: dict[str, Any] = {DOCUMENT_ID: document_id, GENERATION: generation, TAGS: tags}
+        tenant, separator, _ = document_id.partition(TENANT_SEPARATOR)
+        if separator:
+            shared[TENANT] = tenant
         flags = sorted(set(_flags(tags)))
         if flags:
             shared[FLAGS] = flags
@@ -392,6 +398,8 @@ def _flags(tags: Mapping[str, Any]) -> Iterator[str]:
 def tag_fields(passages: Passages) -> dict[str, models.PayloadSchemaType]:
     """Payload keys of the tags that can have an index of their own (strings and numbers), with its type."""
     types: dict[str, models.PayloadSchemaType] = {}
+    if any(TENANT_SEPARATOR in each for each in passages.document_ids):
+        types[TENANT_PATH] = models.PayloadSchemaType.KEYWORD
     for tags in passages.tags:
         for path, value in walk(tags):
             if path not in types and value is not None and not isinstance(value, bool):
