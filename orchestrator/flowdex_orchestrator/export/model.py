@@ -32,12 +32,16 @@ __all__ = [
     "EXECUTOR_PORT",
     "FLOW_FOLDER",
     "HOME",
+    "METRICS_PORT",
     "Deployment",
     "Workload",
     "dns_label",
     "make_deployment",
 ]
 
+METRICS_PORT = 9090
+"""At which every container has its metrics."""
+_METRICS = ("--metrics-host", "0.0.0.0", "--metrics-port", str(METRICS_PORT))  # nosec B104 # within the container
 EXECUTOR_PORT = 52000
 FLOW_FOLDER = "/etc/flowdex"
 HOME = "/var/lib/flowdex"
@@ -280,6 +284,7 @@ def _gateway(
         arguments.append("--insecure")
     for protocol, port in ports.items():
         arguments += [f"--port-{protocol}", str(port)]
+    arguments += _METRICS
     for each in executors:
         arguments += ["--address", f"{each.name}=dns:///{each.label}:{EXECUTOR_PORT}"]
     pods = flow.gateway.kubernetes
@@ -361,6 +366,7 @@ class _Maker:
                 "0.0.0.0",  # nosec B104 # within the container; not on the host
                 "--port",
                 str(EXECUTOR_PORT),
+                *_METRICS,
             ),
             ports={"grpc": EXECUTOR_PORT},
             replicas=1 if embedded else executor.replicas,

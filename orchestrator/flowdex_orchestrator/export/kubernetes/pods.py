@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from flowdex_orchestrator.export.kubernetes.objects import Object, selector, without_empty
-from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, Deployment, Workload
+from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, METRICS_PORT, Deployment, Workload
 from flowdex_orchestrator.export.roles import Role
 
 __all__ = ["CONTAINER", "ENVIRONMENT", "FLOW", "cache_claim", "container_security", "pod_security", "pod_template"]
@@ -103,7 +103,10 @@ def _container(deployment: Deployment, workload: Workload) -> Object:
             "command": ["flowdex"],
             "args": list(workload.arguments),
             "workingDir": HOME,
-            "ports": [{"name": name, "containerPort": port} for name, port in workload.ports.items()],
+            "ports": [
+                {"name": name, "containerPort": port}
+                for name, port in {**workload.ports, "metrics": METRICS_PORT}.items()
+            ],
             "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}] if plain else None,
             "env": _environment(workload),
             "resources": {"requests": dict(workload.requests), "limits": dict(workload.limits)},
