@@ -249,4 +249,5 @@ async def test_an_executor_that_talks_nonsense_is_named() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await flow.call("/x", "1")
     assert caught.value.code() is grpc.StatusCode.UNKNOWN
-    assert "'a' did not answer with a DataRequestProto" in caught.value.details()
+    assert f"'a' at {a.address} did not answer what it was asked" in caught.value.details()
+    assert "not a DataRequestProto" in caught.value.details()

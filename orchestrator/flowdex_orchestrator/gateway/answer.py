@@ -38,20 +38,24 @@ class Answer(NamedTuple):
         return bool(self.status.code == ERROR)
 
 
-def read_answer(data: bytes, documents: int | None = None) -> Answer:
+def read_answer(data: bytes, documents: int | None = None, endpoint: str | None = None) -> Answer:
     """Cut a reply into its fields.
 
     Args:
         data: The bytes that came.
         documents: How many documents an answer without an error has; None for any number.
+        endpoint: What was asked, which an answer repeats; None for anything.
 
     Raises:
-        InvalidInput: It is no `DataRequestProto`, or has another number of documents.
+        InvalidInput: It is no `DataRequestProto`, is of another endpoint, or has another number of documents.
     """
     frame = split(data)
     if not frame.header:
         raise InvalidInput("a reply without a header")
-    answer = Answer(frame, data, frame.header_only().header.status)
+    header = frame.header_only().header
+    if endpoint is not None and header.exec_endpoint != endpoint:
+        raise InvalidInput(f"an answer of {header.exec_endpoint!r} to {endpoint!r}")
+    answer = Answer(frame, data, header.status)
     if documents is not None and not answer.is_error:
         found = count_documents(frame.data, documents + 1)
         if found != documents:

@@ -409,6 +409,7 @@ class ReplicaPool:
         metadata: Metadata = (),
         idempotent: bool = False,
         documents: int | None = None,
+        endpoint: str | None = None,
     ) -> Answer:
         """Send a request to the least loaded replica, and to others if that one turns out to be gone, or broken.
 
@@ -418,6 +419,7 @@ class ReplicaPool:
             metadata: Passed on to the executor.
             idempotent: Whether it may run twice.
             documents: How many documents the reply has; None for any number.
+            endpoint: What is asked, which the reply repeats; None for anything.
 
         Returns:
             The reply, which may carry an error of the executor in its header.
@@ -442,7 +444,7 @@ class ReplicaPool:
             replica.in_flight += 1
             failure: FlowdexError
             try:
-                answer = read_answer(await replica.call(request, timeout, metadata), documents)
+                answer = read_answer(await replica.call(request, timeout, metadata), documents, endpoint)
                 replica.troubles, replica.answered = 0, time.monotonic()
                 return answer
             except grpc.aio.AioRpcError as error:

@@ -457,6 +457,7 @@ class Router:
                 metadata=request.metadata,
                 idempotent=request.idempotent,
                 documents=documents,
+                endpoint=request.endpoint,
             )
             done = True
         except FlowdexError:
