@@ -31,6 +31,9 @@ __all__ = [
     "EXECUTOR_PORT",
     "FLOW_FOLDER",
     "HOME",
+    "KEYS_FILE",
+    "KEYS_FOLDER",
+    "KEYS_SECRET",
     "Deployment",
     "Workload",
     "dns_label",
@@ -42,6 +45,9 @@ FLOW_FOLDER = "/etc/flowdex"
 HOME = "/var/lib/flowdex"
 """Working directory of every process: relative paths of the flow, such as edge://.flowdex/index, start here."""
 CACHE = "/var/cache/flowdex"
+KEYS_FOLDER, KEYS_FILE = "/etc/flowdex-keys", "keys.json"
+"""Where the gateway's key file is mounted, apart from the flow's files."""
+KEYS_SECRET = "flow-keys"  # nosec B105 # a name
 GATEWAY = "gateway"
 GRACE = 30.0
 """Seconds an executor takes at most to end what it has begun: the default of `flowdex executor --grace`."""
@@ -80,6 +86,7 @@ class Workload:
         model_cache: Volume of downloaded models.
         downloads: Whether it fetches a model from a hub when it starts.
         calls_gateway: Whether it calls the flow that it is part of.
+        keys: Key file, as the flow file names it; None where it has none, or this is no gateway.
         qdrant: Host and port of the Qdrant server that it uses.
         startup: Seconds it may take to load.
         drain: Seconds it may take to end what it has begun.
@@ -109,6 +116,7 @@ class Workload:
     model_cache: Storage | None = None
     downloads: bool = False
     calls_gateway: bool = False
+    keys: str | None = None
     qdrant: tuple[str, int] | None = None
     startup: float = 600.0
     drain: float = GRACE
@@ -225,6 +233,16 @@ def make_deployment(
     executors = tuple(
         maker.executor(executor, labels[executor.name], facts.get(index, {})) for index, executor in started
     )
+    if flow.gateway.keys is None:
+        maker.remarks.append(
+            f"{GATEWAY}: it has no keys, so whoever reaches its ports may call it; name a key file (`gateway: keys:`) "
+            "and export again before others do"
+        )
+    else:
+        maker.remarks.append(
+            f"{GATEWAY}: in a cluster its keys are the Secret {KEYS_SECRET}: kubectl create secret generic "
+            f"{KEYS_SECRET} --from-file={KEYS_FILE}={flow.gateway.keys}"
+        )
     return Deployment(
         name=dns_label(flow.name),
         flow=flow,
@@ -270,8 +288,7 @@ def _gateway(
     flow: Flow, ports: Mapping[str, int], executors: tuple[Workload, ...], variables: Variables, prefix: str
 ) -> Workload:
     arguments = ["gateway", "--flow", f"{FLOW_FOLDER}/flow.yml", "--host", "0.0.0.0"]  # nosec B104 # within the container; not on the host
-    if flow.gateway.keys is None:
-        arguments.append("--insecure")
+    arguments += ["--insecure"] if flow.gateway.keys is None else ["--keys", f"{KEYS_FOLDER}/{KEYS_FILE}"]
     for protocol, port in ports.items():
         arguments += [f"--port-{protocol}", str(port)]
     for each in executors:
@@ -289,6 +306,7 @@ def _gateway(
         secret_env=_secrets(GATEWAY, variables, pods.secret_env),
         startup=slowest + min(60.0, flow.gateway.ready_timeout or 60.0),
         drain=settings_from_flow(flow).drain,
+        keys=flow.gateway.keys,
     )
 
 

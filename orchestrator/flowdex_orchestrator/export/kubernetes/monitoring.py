@@ -35,7 +35,7 @@ def service_monitor(deployment: Deployment) -> Object:
     """Tells Prometheus' operator to ask every gateway."""
     spec: Object = {
         "selector": {"matchLabels": selector(deployment, deployment.gateway.label)},
-        "endpoints": [{"port": "http", "path": "/metrics", "interval": "15s"}],
+        "endpoints": [{"port": "http", "path": "/metrics", "interval": "15s", **_key(deployment)}],
     }
     head = metadata(deployment, deployment.name, deployment.gateway.label)
     return manifest("monitoring.coreos.com/v1", "ServiceMonitor", head, spec=spec)
@@ -88,3 +88,10 @@ def dashboard(deployment: Deployment) -> str:
         "panels": panels,
     }
     return json.dumps(board, indent=2, ensure_ascii=False) + "\n"
+
+
+def _key(deployment: Deployment) -> Object:
+    """What Prometheus shows a gateway with keys: one with the role `metrics`."""
+    if deployment.gateway.keys is None:
+        return {}
+    return {"authorization": {"credentials": {"name": deployment.secret, "key": "FLOWDEX_METRICS_KEY"}}}
