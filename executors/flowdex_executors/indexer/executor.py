@@ -105,6 +105,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         timeout: Seconds for one call to a server.
         retry_for: Seconds for which calls are repeated while the server is away.
         max_passages: Most passages of one document.
+        max_tag_bytes: Most bytes of its tags, as JSON.
         tag_indexes: How many tag fields get an index of their own.
         exact_up_to: Up to how many passages a server searches exactly.
         rrf_k: Constant of the fusion in hybrid search.
@@ -139,6 +140,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         timeout: float = 30.0,
         retry_for: float = 10.0,
         max_passages: int = 20_000,
+        max_tag_bytes: int = 65_536,
         tag_indexes: int = 32,
         exact_up_to: int = 100_000,
         rrf_k: int = 60,
@@ -160,6 +162,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "timeout": timeout,
                 "retry_for": retry_for,
                 "max_passages": max_passages,
+                "max_tag_bytes": max_tag_bytes,
                 "tag_indexes": tag_indexes,
                 "exact_up_to": exact_up_to,
                 "rrf_k": rrf_k,
@@ -271,6 +274,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             read_documents,
             batch,
             max_passages=self._settings.max_passages,
+            max_tag_bytes=self._settings.max_tag_bytes,
             dimensions=dimensions or self._settings.dimensions,
         )
         mark(batch, failures)
@@ -300,7 +304,12 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         unknown = [name for name in batch.ids if name not in versions]
         if unknown:
             raise InvalidInput(f"reindex.versions: lacks the document {unknown[0]!r}")
-        passages, failures = await asyncio.to_thread(read_documents, batch, max_passages=self._settings.max_passages)
+        passages, failures = await asyncio.to_thread(
+            read_documents,
+            batch,
+            max_passages=self._settings.max_passages,
+            max_tag_bytes=self._settings.max_tag_bytes,
+        )
         mark(batch, failures)
         if passages.document_ids:
             fingerprints = _fingerprints(batch.select(unmarked(batch)))
