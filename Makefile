@@ -54,7 +54,7 @@ sbom: $(VENV)/installed-dev  ## Write what each image holds into .sbom/, as Cycl
 	$(BIN)/python release/sbom.py
 
 wheels: $(VENV)/installed-dev  ## Build the package into dist/, and see each extra work in clean environments.
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python release/wheels.py --out dist
+	$(BIN)/python release/wheels.py --out dist
 
 proto: $(VENV)/installed-dev  ## Generate the protobuf code again (with protoc 25, whose code runs on protobuf 4.25 to 7).
 	$(PYTHON) -m venv $(VENV)/protoc

@@ -16,6 +16,7 @@ from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.load import mean_queue_ms
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE
 from flowdex_orchestrator.runner.replica import replica_queue_ms
+from flowdex_orchestrator.tls import PLAIN
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -46,7 +47,7 @@ async def test_the_queue_is_the_mean_over_all_ready_replicas_as_the_runner_measu
     async with serving(replicas, other) as flow:
         await eventually(lambda: flow.gateway.pools["e"].ready_count == 3)
         assert (await metrics(flow))[QUEUE] == {("e",): 40.0, ("other",): 0.0}
-        by_runner = mean_queue_ms([await replica_queue_ms(each.address) for each in replicas[:3]])
+        by_runner = mean_queue_ms([await replica_queue_ms(each.address, PLAIN) for each in replicas[:3]])
         assert by_runner == (await metrics(flow))[QUEUE]["e",]
         await replicas[2].stop()
         await eventually(lambda: flow.gateway.pools["e"].ready_count == 2)
@@ -113,13 +114,15 @@ def asked() -> Iterator[tuple[str, str, set[str]]]:
         text = path.read_text(encoding="utf-8").replace('\\"', '"')
         for name, matchers in re.findall(r"(flowdex_(?:requests?|executor)_\w+)(?:\{([^}]*)\})?", text):
             yield path.name, name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
-        for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate\()?(flowdex_\w+)", text):
+        for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate\()?(flowdex_(?:requests?|executor)_\w+)", text):
             yield path.name, name, set(labels.split(", "))
 
 
 async def test_everything_that_is_asked_for_is_there() -> None:
     async with serving(FakeExecutor("encoder", {"/encode": sleeping(0)})) as flow:
         await flow.call("/encode", "a")
+        with pytest.raises(grpc.aio.AioRpcError, match="no executor"):
+            await flow.call("/nowhere", "a")
         text = (await flow.http.get("/metrics")).text
     known: dict[str, set[str]] = {}
     for family in parser.text_string_to_metric_families(text):

@@ -98,6 +98,10 @@ class GrpcServer:
         self._files = files
         self._server: grpc.aio.Server | None = None
 
+    def configure(self, settings: GatewaySettings) -> None:
+        """Go by other limits from the next request on; see `Gateway.configure`."""
+        self._settings = settings
+
     async def start(self, host: str, port: int) -> int:
         """Listen and answer.
 

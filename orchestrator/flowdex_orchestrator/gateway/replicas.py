@@ -330,6 +330,10 @@ class ReplicaPool:
         for address in addresses:
             self.add(address)
 
+    def configure(self, *, timeout: float | None, retries: int, wait: float) -> None:
+        """Go by other limits from the next call on; see the class."""
+        self._timeout, self._retries, self._wait = timeout, retries, wait
+
     @property
     def replicas(self) -> Sequence[Replica]:
         """The replicas, for reading."""

@@ -140,6 +140,11 @@ class Router:
         self.metrics = Metrics()
         self._own: dict[str, Callable[[], Awaitable[Mapping[str, Any]]]] = {}
 
+    def configure(self, settings: GatewaySettings) -> None:
+        """Go by other limits from the next request on; see `Gateway.configure`."""
+        self._settings = settings
+        self.admission.configure(settings)
+
     def answer(self, endpoint: str, results: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
         """Answer an endpoint in the gateway itself.
 

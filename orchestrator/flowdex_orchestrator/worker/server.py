@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import inspect
 import logging
 import os
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from flowdex.certificates import CertificateFiles
+from flowdex.collector import settle
 from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
@@ -236,8 +236,7 @@ def _load(load: Callable[[], Executor], name: str, loop: asyncio.AbstractEventLo
         waited_for = warm_up()
         if inspect.isawaitable(waited_for):
             asyncio.run_coroutine_threadsafe(cast(Coroutine[Any, Any, None], waited_for), loop).result()
-    gc.collect()
-    gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
+    settle()
     return executor, endpoints, discovery, info
 
 
