@@ -125,13 +125,8 @@ def gateway(
     from flowdex_orchestrator.observability.logs import configure_logging
     from flowdex_orchestrator.observability.tracing import make_tracing
 
-<<<<<<< HEAD
-    flow = load_flow(flow_file or default_flow_path())
-    configure_logging("gateway", flow.gateway.log_level, flow.gateway.log_format)
-=======
     flow = load_flow(flow_file or default_flow_path(), text_from=flow_text)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
->>>>>>> h-O
+    configure_logging("gateway", flow.gateway.log_level, flow.gateway.log_format)
     named = {"grpc": port_grpc, "http": port_http, "websocket": port_websocket}
     ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
