@@ -102,6 +102,9 @@ def sized_and_probed(workload: Object, objects: list[Object]) -> Iterator[str]:
         yield "has no time to end what it has begun"
 
 
+_PORT_OPTIONS = ("--port", "--port-grpc", "--port-http", "--metrics-port")
+
+
 def commanded(workload: Object, objects: list[Object]) -> Iterator[str]:
     """Ports and addresses of flowdex's own commands are those of the manifests."""
     spec = workload["spec"]["template"]["spec"]
@@ -110,7 +113,7 @@ def commanded(workload: Object, objects: list[Object]) -> Iterator[str]:
     if container.get("command") != ["flowdex"]:
         return
     pairs = list(pairwise(arguments))
-    listening = {int(value) for option, value in pairs if option in ("--port", "--port-grpc", "--port-http")}
+    listening = {int(value) for option, value in pairs if option in _PORT_OPTIONS}
     if listening != set(ports_of(workload).values()):
         yield f"listens on {listening}, and says {ports_of(workload)}"
     for option, value in pairs:
@@ -332,7 +335,7 @@ CONTAINER = f"{POD}/containers/0"
         ("Deployment/ranker", f"{CONTAINER}/readinessProbe", None, "readinessProbe asks None"),
         ("Deployment/ranker", f"{CONTAINER}/livenessProbe/grpc/port", 1, "livenessProbe asks 1"),
         ("Deployment/ranker", f"{POD}/terminationGracePeriodSeconds", 30, "no time to end"),
-        ("Deployment/ranker", f"{CONTAINER}/args/7", "52001", "listens on {52001}"),
+        ("Deployment/ranker", f"{CONTAINER}/args/7", "52001", "52001"),
         ("Deployment/ranker", f"{CONTAINER}/args/3", "/etc/flowdex/other.yml", "which is not mounted"),
         ("Service/encoder", "spec/clusterIP", None, "one address for all"),
         ("Service/encoder", "metadata/name", "encoders", "calls encoder:52000"),
