@@ -65,7 +65,13 @@ class Trail:
         self.metadata = metadata
         self.request_id = ""
         self.calls: list[Call] = []
-        self._span = tracing.start("request", metadata) if tracing is not None else None
+        self._span: Span | None = None
+        if tracing is not None:
+            span = tracing.start("request", metadata)
+            if span.recording:
+                self._span = span
+            else:  # executors learn that it is not sampled, and nothing more is made of it
+                self.metadata = span.onward(metadata)
 
     def name(self, request_id: str) -> None:
         """Say what the request is called: in the log lines about it."""

@@ -66,6 +66,11 @@ class Span:
         self._tracing = tracing
         self._span = span
 
+    @property
+    def recording(self) -> bool:
+        """Whether it is sampled, so that anybody will see it."""
+        return self._span.is_recording()
+
     def child(self, name: str, attributes: Mapping[str, Value]) -> Span:
         """Begin a call of another process."""
         from opentelemetry.trace import SpanKind
