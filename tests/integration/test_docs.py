@@ -103,9 +103,16 @@ def test_every_command_of_the_page_works(page: Path, scratch: Path) -> None:
     runnable = blocks(page)
     if not any(language == "python" or list(commands(text)) for language, text in runnable):
         return  # a page of prose
-    check("flowdex down", scratch)
-    if not any("flowdex up" in text for _, text in runnable):
-        check("flowdex up --detach", scratch)
+    starts_flows = any(re.search(r"flowdex (up|down)", text) for _, text in runnable)
+    # The default flow stays between pages that neither start nor stop one.
+    running = scratch / "default-flow-runs"
+    if starts_flows or not running.exists() or run("flowdex health", scratch).returncode:
+        check("flowdex down", scratch)
+        running.unlink(missing_ok=True)
+        if not any("flowdex up" in text for _, text in runnable):
+            check("flowdex up --detach", scratch)
+            if not starts_flows:
+                running.touch()
     for language, text in runnable:
         if language == "console":
             for command in commands(text):

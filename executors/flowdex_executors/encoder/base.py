@@ -80,6 +80,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     Attributes:
         dimensions: Size of a vector; None until the first one is computed, where the subclass does not set it.
         concurrent: Tells flowdex's worker that endpoints may run at the same time: the batcher lives on that.
+        tenants: Tells it that documents of tenants do not mix here: an encoder keeps none.
         splittable: Tells flowdex's gateway that a large request at these endpoints may be divided between replicas.
         padded: Whether `encode_batch` computes on padding, so that it counts against `batch_tokens`.
 
@@ -88,6 +89,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     """
 
     concurrent: ClassVar[bool] = True
+    tenants: ClassVar[bool] = True
     splittable: ClassVar[frozenset[str]] = frozenset({"/encode", "/index", "/search"})
     parameters_model: ClassVar[type[OutputParameters]] = OutputParameters
     dimensions: int | None = None

@@ -21,7 +21,7 @@ from flowdex.errors import ConfigurationError, Conflict, InvalidInput
 from flowdex_executors.indexer.backend import Backend, VectorClient
 from flowdex_executors.indexer.columns import Point
 from flowdex_executors.indexer.fingerprints import CollectionFingerprint
-from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
+from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL, TENANT
 from flowdex_executors.indexer.settings import IndexerSettings, ServerLocation
 
 __all__ = ["FIRST_PASSAGE", "Collection", "one_of"]
@@ -343,15 +343,20 @@ class Collection:
         )
         return records, None if following is None else str(following)
 
-    async def passages_page(self, limit: int, offset: str | None = None) -> tuple[list[Any], str | None]:
-        """Passages in the order of their ids, without payload: see `page`."""
-        return await self.page(models.Filter(must=[_IS_PASSAGE]), [DOCUMENT_ID], limit, offset)
+    async def passages_page(
+        self, limit: int, offset: str | None = None, tenant: str | None = None
+    ) -> tuple[list[Any], str | None]:
+        """Passages (of a tenant) in the order of their ids, without payload: see `page`."""
+        return await self.page(_passages(tenant), [DOCUMENT_ID], limit, offset)
 
-    async def state(self) -> tuple[int, int]:
-        """The newest generation, and the number of passages: two collections that differ, differ in one of them."""
+    async def state(self, tenant: str | None = None) -> tuple[int, int]:
+        """The newest generation, and the number of passages (of a tenant).
+
+        Two states of a collection that differ, differ in one of them.
+        """
         if await self.dimensions() is None:
             return 0, 0
-        return await self._newest_generation(), await self._count(models.Filter(must=[_IS_PASSAGE]))
+        return await self._newest_generation(), await self._count(_passages(tenant))
 
     async def records(self, selection: models.Filter, fields: list[str]) -> list[Any]:
         """All points that match, with `id` and these fields of the payload."""
@@ -442,6 +447,12 @@ class Collection:
     async def _call(self, operation: Any) -> Any:
         # Untyped on purpose: the two clients agree in what they do, not in every type of their signatures.
         return await self._backend.call(operation)
+
+
+def _passages(tenant: str | None) -> models.Filter:
+    """All passages; those of a tenant, where one is named."""
+    own = [] if tenant is None else [models.FieldCondition(key=TENANT, match=models.MatchValue(value=tenant))]
+    return models.Filter(must=[_IS_PASSAGE, *own])
 
 
 def _older(document_id: str, generation: int) -> models.Filter:

@@ -335,6 +335,11 @@ class ReplicaPool:
         self._timeout, self._retries, self._wait = timeout, retries, wait
 
     @property
+    def tenants(self) -> bool:
+        """Whether all replicas that are ready keep the documents of tenants apart."""
+        return all(replica.traits.tenants for replica in self._replicas if replica.ready)
+
+    @property
     def replicas(self) -> Sequence[Replica]:
         """The replicas, for reading."""
         return self._replicas

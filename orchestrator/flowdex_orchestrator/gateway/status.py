@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from flowdex import wire
 from flowdex.errors import FlowdexError, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.access.tenants import current_tenant
 from flowdex_orchestrator.gateway.topology import GATEWAY
 from flowdex_orchestrator.load import RESTARTS_VARIABLE, mean_queue_ms, queue_of
 from flowdex_orchestrator.observability.durations import BOUNDS, Durations
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 STATUS_ENDPOINT = "/status"
+_TOLD_TO_TENANTS = frozenset({"model", "dimensions", "fingerprint", "prompts", "max_length", "pooling", "distance"})
 
 _REPLICA_FACTS = ("versions", "uptime_s", "restarts", "canary")
 _SECONDS = 2.0  # for each executor to say how it is
@@ -45,6 +47,8 @@ _SECONDS = 2.0  # for each executor to say how it is
 
 async def flow_status(gateway: Gateway) -> dict[str, Any]:
     """The flow's name, version, endpoints, executors with their replicas, and what each took; JSON values only."""
+    if current_tenant() is not None:
+        return await _status_for_tenants(gateway)
     endpoints = gateway.router.endpoints()
     metrics = gateway.router.metrics
     answers, facts = await asyncio.gather(executor_statuses(gateway), _replica_facts(gateway))
@@ -82,6 +86,26 @@ async def flow_status(gateway: Gateway) -> dict[str, Any]:
             }
             for target in gateway.targets
         ],
+    }
+
+
+async def _status_for_tenants(gateway: Gateway) -> dict[str, Any]:
+    """The same without what would tell of others: no counts, loads, addresses."""
+    answers = await executor_statuses(gateway)
+    executors = []
+    for target in gateway.targets:
+        said = answers.get(target.name)
+        about = None if said is None else {key: value for key, value in said.items() if key in _TOLD_TO_TENANTS}
+        executors.append(
+            {"name": target.name, "uses": target.uses, "needs": list(target.needs), "replicas": [], "status": about}
+        )
+    return {
+        "name": gateway.name,
+        "version": version("flowdex"),
+        "uptime_s": round(time.monotonic() - gateway.started, 3),
+        "ready": gateway.ready,
+        "endpoints": gateway.router.endpoints(),
+        "executors": executors,
     }
 
 
