@@ -74,7 +74,8 @@ def flow(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         f"  env: {{OTEL_EXPORTER_OTLP_ENDPOINT: '{receiver.url}', OTEL_BSP_SCHEDULE_DELAY: '100'}}\n"
     )
     text = (ROOT / "flow.yml").read_text().replace("with:\n", settings, 1)
-    text = text.replace("executors:\n", "gateway: {uses_with: {slow_request_ms: 0.001}}\nexecutors:\n", 1)
+    text = text.replace("FlowdexGateway\n", "FlowdexGateway\n  uses_with: {slow_request_ms: 0.001}\n", 1)
+    text = text.replace("flowdex_executors.BertEncoder\n", "flowdex_executors.BertEncoder\n    log_level: debug\n", 1)
     flow = start_flow(tmp_path_factory.mktemp("traced"), text)
     indexed = post(flow, "/index", {"documents": [{"id": "a", "text": "The aardvark ate the ants."}]})
     assert indexed.status_code == 200
@@ -172,9 +173,10 @@ def test_logs_are_json_with_request_and_trace_and_without_texts(flow: RunningFlo
 
 def test_the_requests_name_is_in_the_executors_log(flow: RunningFlow) -> None:
     bad = {"texts": ["a"], "parameters": {"truncation": "in the middle"}}
-    assert post(flow, "/encode", bad, **{"x-request-id": "my-encode"}).status_code == 422
-    (flow.folder / "x").touch()
-    broken = post(flow, "/decode", {"token_ids": [[1, 2]]}, **{"x-request-id": "my-decode"})
-    assert broken.status_code < 600
-    lines = [each for each in logged(flow, "gateway") if each.get("request_id")]
-    assert all(each["process"] == "gateway" for each in lines)
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "my-encode"}
+    assert post(flow, "/encode", bad, **headers).status_code == 422
+    eventually(lambda: any(each.get("request_id") == "my-encode" for each in logged(flow, "encoder")))
+    (line,) = (each for each in logged(flow, "encoder") if each.get("request_id") == "my-encode")
+    assert line["process"] == "encoder-0"
+    assert line["trace_id"] == TRACE
+    assert "InvalidInput" in line["message"]
