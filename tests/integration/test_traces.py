@@ -175,8 +175,11 @@ def test_the_requests_name_is_in_the_executors_log(flow: RunningFlow) -> None:
     bad = {"texts": ["a"], "parameters": {"truncation": "in the middle"}}
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "x-request-id": "my-encode"}
     assert post(flow, "/encode", bad, **headers).status_code == 422
-    eventually(lambda: any(each.get("request_id") == "my-encode" for each in logged(flow, "encoder")))
-    (line,) = (each for each in logged(flow, "encoder") if each.get("request_id") == "my-encode")
+
+    def lines() -> list[dict[str, Any]]:
+        return [each for each in logged(flow, "encoder") if each.get("request_id") == "my-encode"]
+
+    eventually(lines)
+    (line,) = (each for each in lines() if "InvalidInput" in each["message"])
     assert line["process"] == "encoder-0"
     assert line["trace_id"] == TRACE
-    assert "InvalidInput" in line["message"]

@@ -125,7 +125,7 @@ def make_tracing(flow: str, process: str, replica: int | None = None) -> Tracing
     """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.resources import OTELResourceDetector, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError as error:
@@ -134,8 +134,9 @@ def make_tracing(flow: str, process: str, replica: int | None = None) -> Tracing
         ) from None
     instance = process if replica is None else f"{process}-{replica}"
     named = {"service.namespace": flow, "service.name": process, "service.instance.id": instance}
-    # The environment's attributes (OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME) count more than ours.
-    provider = TracerProvider(resource=Resource(named).merge(Resource.create()))
+    said = OTELResourceDetector().detect().attributes  # by OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME
+    own = {key: value for key, value in named.items() if key not in said}
+    provider = TracerProvider(resource=Resource.create(own))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)
 
