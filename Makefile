@@ -23,9 +23,9 @@ demo: $(VENV)/installed  ## Install, start flow.yml, index the standard library'
 
 # Beside another file some time limits are too tight: what fails there is run again by itself, and that counts.
 test: $(VENV)/installed-dev  ## Run all tests: two files at a time, then what must run alone.
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not alone' || \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25 -m 'not alone' || \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest --durations 25 -m alone
 
 guard: $(VENV)/installed-dev  ## Measure, and fail where something has become more than 25 % slower.
 	$(BIN)/python benchmarks/guard.py
@@ -54,7 +54,7 @@ sbom: $(VENV)/installed-dev  ## Write what each image holds into .sbom/, as Cycl
 	$(BIN)/python release/sbom.py
 
 wheels: $(VENV)/installed-dev  ## Build the package into dist/, and see each extra work in clean environments.
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python release/wheels.py --out dist
+	$(BIN)/python release/wheels.py --out dist
 
 proto: $(VENV)/installed-dev  ## Generate the protobuf code again (with protoc 25, whose code runs on protobuf 4.25 to 7).
 	$(PYTHON) -m venv $(VENV)/protoc

@@ -129,7 +129,7 @@ class Caller:
     async def bulk(self) -> bool:
         """One bulk request; whether it was answered."""
         started = time.perf_counter()
-        hint = await (self._over_http() if random.random() < HTTP_SHARE else self._over_grpc(self._bulk))
+        hint = await (self._over_http() if random.random() < HTTP_SHARE else self._over_grpc(self._bulk))  # nosec B311 # the same load every time
         took, outcome = 1000 * (time.perf_counter() - started), self.outcome  # of the phase in which it ends
         if isinstance(hint, str):
             outcome.failed[hint] += 1

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -196,6 +197,13 @@ def zeromq() -> None:
     gateway(("grpc", "http", "bert"))
 
 
+def tls() -> None:
+    """Certificates are made, and Python's own TLS takes them."""
+    flowdex("tls", "init", "certificates")
+    context = ssl.create_default_context(cafile="certificates/ca.pem")
+    context.load_cert_chain("certificates/gateway.pem", "certificates/gateway.key")
+
+
 def elmo() -> None:
     """HDF5, in which ELMo's weights are, is read."""
     import h5py
@@ -258,6 +266,7 @@ SMOKE = {
     "service": Smoke(service, ("service",)),
     "gateway": Smoke(gateway, ("gateway",)),
     "zeromq": Smoke(zeromq, ("gateway", "zeromq")),
+    "tls": Smoke(tls, ("tls",)),
     "executor": Smoke(lambda: executor("ranker"), ("executor",)),
     "segmenter": Smoke(lambda: executor("segmenter"), ("executor", "segmenter"), (MODEL,)),
     "indexer": Smoke(lambda: executor("indexer"), ("executor", "indexer")),

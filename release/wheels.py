@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from smoke import SMOKE, Smoke
@@ -32,6 +32,7 @@ __all__ = ["SUPPORTED", "Cell", "build", "find_pythons", "try_extra"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+UV = (sys.executable, "-m", "uv")
 _SMOKE_SECONDS = 600
 _CUDA = re.compile(r"^ \+ nvidia-", re.MULTILINE)
 
@@ -66,7 +67,7 @@ def build(folder: Path) -> Path:
     Returns:
         The wheel, in `folder`.
     """
-    _run("uv", "build", "--quiet", "--out-dir", str(folder), str(ROOT))
+    _run(*UV, "build", "--quiet", "--out-dir", str(folder), str(ROOT))
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -110,11 +111,11 @@ def try_extra(
         environment = Path(folder) / "environment"
         extras = f"[{','.join(smoke.extras)}]" if smoke.extras else ""
         wanted = [f"flowdex{extras} @ {wheel.resolve().as_uri()}"]
-        install = ["uv", "pip", "install", "--python", str(environment)]
+        install = [*UV, "pip", "install", "--python", str(environment)]
         constraints = ["--constraint", str(constraint)] if constraint else []
         start = time.monotonic()
         try:
-            _run("uv", "venv", "--quiet", "--python", python, str(environment))
+            _run(*UV, "venv", "--quiet", "--python", python, str(environment))
             planned = _run(*install, "--dry-run", *constraints, *wanted)
             if _CUDA.search(planned) and not cuda:
                 return Cell("left out", "PyTorch comes with CUDA")
@@ -125,13 +126,19 @@ def try_extra(
             _run(str(inside), "-I", str(ROOT / "release" / "smoke.py"), name, env=_clean(os.environ))
         except subprocess.CalledProcessError as error:
             print(f"\n{error.cmd}\n{error.stdout}{error.stderr}", file=sys.stderr)
-            lines = (error.stderr or error.stdout).strip().splitlines() or [f"exit code {error.returncode}"]
-            return Cell("failed", lines[-1].strip())
+            return Cell("failed", _reason(error))
         except subprocess.TimeoutExpired:
             return Cell("failed", f"not ready after {_SMOKE_SECONDS} s")
         seconds = time.monotonic() - start
         packages = list(environment.glob("lib/*/site-packages/*.dist-info"))
         return Cell("ok", "", len(packages), _size(environment) / 1e6, seconds)
+
+
+def _reason(error: subprocess.CalledProcessError) -> str:
+    """What uv says is the cause, else the last line of what a program wrote."""
+    text = (error.stderr or error.stdout).strip()
+    _, found, cause = text.partition("cause:")
+    return " ".join(cause.split()) if found else next(iter(text.splitlines()[-1:]), f"exit code {error.returncode}")
 
 
 def _size(folder: Path) -> int:
@@ -183,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cuda", action="store_true", help="fetch PyTorch's CUDA build where there is no other")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep sdist and wheel there")
     options = parser.parse_args(arguments)
-    if shutil.which("uv") is None:
+    if find_spec("uv") is None:
         sys.exit("uv is not installed: pip install uv")
     extras = ["" if each == "client" else each for each in options.extra or SMOKE]
     there = find_pythons()

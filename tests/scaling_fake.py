@@ -4,8 +4,8 @@
     python scaling_fake.py executor ...     what that starts for an executor; `gateway` is the real one
 
 An executor answers /encode with its process id and its `mark` appended to every text, after 20 ms in which it does
-nothing else, as one that works on one batch at a time. `--set mark=bad` keeps it from starting, `--set mark=slow` keeps
-it loading, `--set mark=embedded` makes it one of which there can be only one.
+nothing else, as one that works on one batch at a time. The mark is of the flow file or of `--set`. `mark=bad` keeps it
+from starting, `mark=slow` keeps it loading, `mark=embedded` makes it one of which there can be only one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ async def serve() -> None:
 
     from flowdex.documents import DocumentBatch
     from flowdex.queue_clock import QueueClock
+    from flowdex_orchestrator.flow import load_flow
     from flowdex_orchestrator.processes import watch_parent
     from flowdex_orchestrator.traits import Traits
 
-    settings = dict(value.split("=", 1) for flag, value in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--set")
-    mark = json.loads(settings.get("mark", '""'))
+    given = dict(value.split("=", 1) for flag, value in zip(sys.argv, sys.argv[1:], strict=False) if flag == "--set")
+    executor = load_flow(option("--flow"), text_from=option("--flow-text")).executor(sys.argv[2])
+    mark = json.loads(given["mark"]) if "mark" in given else executor.uses_with.get("mark", "")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     watch_parent(int(option("--parent-pid")), lambda: loop.call_soon_threadsafe(stop.set))
     loop.add_signal_handler(signal.SIGTERM, stop.set)

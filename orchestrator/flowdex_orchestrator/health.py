@@ -1,6 +1,7 @@
 """grpc.health.v1 for one server, all of whose services are ready together or not at all.
 
-    HealthService.set(True)  -->  Check: SERVING     Watch: ..., SERVING
+    HealthService.set(True)            -->  Check: SERVING       Watch: ..., SERVING
+    HealthService.set(False, reason)   -->  Check: NOT_SERVING and the reason, in the metadata
 
 The servicer of grpcio-health-checking forgets all watchers of a service as soon as one of them leaves, and never ends a
 watch, so that a server somebody watches cannot stop before its grace is over. This one does neither.
@@ -16,9 +17,12 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-__all__ = ["HEALTH_SERVICE", "HealthService"]
+__all__ = ["HEALTH_SERVICE", "REASON_KEY", "HealthService"]
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
+REASON_KEY = "flowdex-reason"
+"""Of the metadata that come with an answer: why the server takes no requests (ASCII)."""
+
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -32,6 +36,7 @@ class HealthService:
     def __init__(self, services: Collection[str] = ()) -> None:
         self._services = frozenset(services) | {"", HEALTH_SERVICE}
         self._serving = False
+        self._reason = ""
         self._closed = False
         self._changed = asyncio.Event()
 
@@ -40,8 +45,9 @@ class HealthService:
         """What it says now."""
         return self._serving
 
-    def set(self, serving: bool) -> None:
-        """Say from now on that the server is ready, or that it is not."""
+    def set(self, serving: bool, reason: str = "") -> None:
+        """Say from now on that the server is ready, or that it is not, and why."""
+        self._reason = reason
         if serving != self._serving and not self._closed:
             self._serving = serving
             self._wake()
@@ -76,6 +82,8 @@ class HealthService:
         status = self._status(request.service)
         if status == _Status.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"this server has no service {request.service!r}")
+        if self._reason:
+            context.set_trailing_metadata(((REASON_KEY, self._reason),))
         return _Status(status=status)
 
     async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:

@@ -25,25 +25,35 @@ class Traits:
         splittable: Endpoints at which a request may be cut into parts, for several replicas, whose replies in order are
             the reply: what they do to a document depends on nothing but that document and the parameters.
         embedded: Whether its data live in its own process, so that there cannot be two of it.
+        tenants: Whether it keeps the documents of tenants apart, or keeps none.
         exchange: Whether its calls may share one stream (`wire.EXCHANGE`), which is its worker's doing.
     """
 
     splittable: frozenset[str] = frozenset()
     embedded: bool = False
     exchange: bool = False
+    tenants: bool = False
 
     @classmethod
     def of(cls, executor: Any) -> Traits:
         """The traits of an executor that our worker has loaded: its attributes of these names, where it has them."""
         return cls(
-            frozenset(getattr(executor, "splittable", ())), bool(getattr(executor, "embedded", False)), exchange=True
+            frozenset(getattr(executor, "splittable", ())),
+            bool(getattr(executor, "embedded", False)),
+            exchange=True,
+            tenants=getattr(executor, "tenants", False) is True,
         )
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """As metadata of a reply."""
         if self == NO_TRAITS:
             return ()
-        traits = {"splittable": sorted(self.splittable), "embedded": self.embedded, "exchange": self.exchange}
+        traits = {
+            "splittable": sorted(self.splittable),
+            "embedded": self.embedded,
+            "exchange": self.exchange,
+            "tenants": self.tenants,
+        }
         return ((_KEY, json.dumps(traits)),)
 
     @classmethod
@@ -54,7 +64,12 @@ class Traits:
                 try:
                     found = json.loads(value)
                     splittable = frozenset(map(str, found["splittable"]))
-                    return cls(splittable, found["embedded"] is True, found.get("exchange") is True)
+                    return cls(
+                        splittable,
+                        found["embedded"] is True,
+                        exchange=found.get("exchange") is True,
+                        tenants=found.get("tenants") is True,
+                    )
                 except (ValueError, TypeError, KeyError, AttributeError):
                     return NO_TRAITS
         return NO_TRAITS

@@ -1,4 +1,4 @@
-"""Every command in README.md and docs/ works: console blocks are typed in order, Python blocks are run.
+"""Every command of every page works: console blocks are typed in order, Python blocks are run.
 
     page --```console / ```python blocks--> a scratch copy of the examples, with the default flow running
 
@@ -22,10 +22,10 @@ import pytest
 from flow_support import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("examples/**/*.md"))]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Set-up of a whole machine: CI runs these two itself, see .ci/run.
-SET_UP = ("make demo", "make test", "git clone", "cd flowdex", "pip install")
+# Set-up of a whole machine: CI runs these itself, see .ci/run.
+SET_UP = ("make demo", "make lint", "make test", "git clone", "cd flowdex", "pip install")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -103,9 +103,16 @@ def test_every_command_of_the_page_works(page: Path, scratch: Path) -> None:
     runnable = blocks(page)
     if not any(language == "python" or list(commands(text)) for language, text in runnable):
         return  # a page of prose
-    check("flowdex down", scratch)
-    if not any("flowdex up" in text for _, text in runnable):
-        check("flowdex up --detach", scratch)
+    starts_flows = any(re.search(r"flowdex (up|down)", text) for _, text in runnable)
+    # The default flow stays between pages that neither start nor stop one.
+    running = scratch / "default-flow-runs"
+    if starts_flows or not running.exists() or run("flowdex health", scratch).returncode:
+        check("flowdex down", scratch)
+        running.unlink(missing_ok=True)
+        if not any("flowdex up" in text for _, text in runnable):
+            check("flowdex up --detach", scratch)
+            if not starts_flows:
+                running.touch()
     for language, text in runnable:
         if language == "console":
             for command in commands(text):

@@ -102,6 +102,9 @@ def sized_and_probed(workload: Object, objects: list[Object]) -> Iterator[str]:
         yield "has no time to end what it has begun"
 
 
+_PORT_OPTIONS = ("--port", "--port-grpc", "--port-http", "--metrics-port")
+
+
 def commanded(workload: Object, objects: list[Object]) -> Iterator[str]:
     """Ports and addresses of flowdex's own commands are those of the manifests."""
     spec = workload["spec"]["template"]["spec"]
@@ -110,7 +113,7 @@ def commanded(workload: Object, objects: list[Object]) -> Iterator[str]:
     if container.get("command") != ["flowdex"]:
         return
     pairs = list(pairwise(arguments))
-    listening = {int(value) for option, value in pairs if option in ("--port", "--port-grpc", "--port-http")}
+    listening = {int(value) for option, value in pairs if option in _PORT_OPTIONS}
     if listening != set(ports_of(workload).values()):
         yield f"listens on {listening}, and says {ports_of(workload)}"
     for option, value in pairs:
@@ -243,11 +246,10 @@ def allowing_somebody(policy: Object, objects: list[Object]) -> Iterator[str]:
 
 
 def watching_something(monitor: Object, objects: list[Object]) -> Iterator[str]:
-    labels = monitor["spec"]["selector"]["matchLabels"].items()
-    services = [each for each in of_kind(objects, "Service") if labels <= each["metadata"]["labels"].items()]
-    for endpoint in monitor["spec"]["endpoints"]:
-        if not any(endpoint["port"] in {port["name"] for port in each["spec"]["ports"]} for each in services):
-            yield f"there is no service with the port {endpoint['port']}"
+    found = [ports_of(each) for each in chosen(objects, monitor["spec"]["selector"]["matchLabels"])]
+    for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+        if not any(endpoint["port"] in ports for ports in found):
+            yield f"no pod has the port {endpoint['port']}"
 
 
 def leading_in(ingress: Object, objects: list[Object]) -> Iterator[str]:
@@ -268,7 +270,7 @@ RULES: dict[str, tuple[Callable[[Object, list[Object]], Iterator[str]], ...]] = 
     "HorizontalPodAutoscaler": (scaling_something,),
     "ScaledObject": (scaling_something,),
     "NetworkPolicy": (allowing_somebody,),
-    "ServiceMonitor": (watching_something,),
+    "PodMonitor": (watching_something,),
     "Ingress": (leading_in,),
 }
 
@@ -333,7 +335,7 @@ CONTAINER = f"{POD}/containers/0"
         ("Deployment/ranker", f"{CONTAINER}/readinessProbe", None, "readinessProbe asks None"),
         ("Deployment/ranker", f"{CONTAINER}/livenessProbe/grpc/port", 1, "livenessProbe asks 1"),
         ("Deployment/ranker", f"{POD}/terminationGracePeriodSeconds", 30, "no time to end"),
-        ("Deployment/ranker", f"{CONTAINER}/args/7", "52001", "listens on {52001}"),
+        ("Deployment/ranker", f"{CONTAINER}/args/7", "52001", "52001"),
         ("Deployment/ranker", f"{CONTAINER}/args/3", "/etc/flowdex/other.yml", "which is not mounted"),
         ("Service/encoder", "spec/clusterIP", None, "one address for all"),
         ("Service/encoder", "metadata/name", "encoders", "calls encoder:52000"),
@@ -348,7 +350,7 @@ CONTAINER = f"{POD}/containers/0"
         ("NetworkPolicy/encoder", "spec/podSelector/matchLabels", {"x": "y"}, "about nobody"),
         ("NetworkPolicy/encoder", "spec/ingress/0/ports/0/port", 1, "where it does not listen"),
         ("NetworkPolicy/gateway", "spec/egress/0/to/0/podSelector/matchLabels", {"x": "y"}, "which nobody is"),
-        ("ServiceMonitor/flowdex", "spec/endpoints/0/port", "metrics", "no service with the port"),
+        ("PodMonitor/flowdex", "spec/podMetricsEndpoints/0/port", "web", "no pod has the port web"),
         ("Deployment/encoder", "spec/selector/matchLabels", {"x": "y"}, "not its own"),
     ],
 )

@@ -265,6 +265,9 @@ async def test_paths_and_methods() -> None:
         reply = await flow.http.get("/encode")
         assert "use POST" in problem(reply, 405, "InvalidInput")["detail"]
         assert reply.headers["allow"] == "POST"
+        for path, methods in (("/documents/7", "DELETE, GET"), ("/compare", "GET, POST"), ("/status", "GET")):
+            reply = await flow.http.request("OPTIONS", path)
+            assert (reply.status_code, reply.headers["allow"]) == (405, methods)
         found = problem(await flow.http.post("/search", json={"query": "a"}), 404, "NotFound")
         assert "Known endpoints: /encode" in found["detail"]
         problem(await flow.http.request("DELETE", "/documents"), 422, "InvalidInput")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import yaml
 from gateway_fakes import FakeExecutor, Flow, eventually, failing, serving, sleeping, waiting
 
 from flowdex.errors import Conflict
@@ -17,6 +16,7 @@ from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.load import mean_queue_ms
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE
 from flowdex_orchestrator.runner.replica import replica_queue_ms
+from flowdex_orchestrator.tls import PLAIN
 
 parser = pytest.importorskip("prometheus_client.parser")
 
@@ -47,7 +47,7 @@ async def test_the_queue_is_the_mean_over_all_ready_replicas_as_the_runner_measu
     async with serving(replicas, other) as flow:
         await eventually(lambda: flow.gateway.pools["e"].ready_count == 3)
         assert (await metrics(flow))[QUEUE] == {("e",): 40.0, ("other",): 0.0}
-        by_runner = mean_queue_ms([await replica_queue_ms(each.address) for each in replicas[:3]])
+        by_runner = mean_queue_ms([await replica_queue_ms(each.address, PLAIN) for each in replicas[:3]])
         assert by_runner == (await metrics(flow))[QUEUE]["e",]
         await replicas[2].stop()
         await eventually(lambda: flow.gateway.pools["e"].ready_count == 2)
@@ -114,13 +114,15 @@ def asked() -> Iterator[tuple[str, str, set[str]]]:
         text = path.read_text(encoding="utf-8").replace('\\"', '"')
         for name, matchers in re.findall(r"(flowdex_(?:requests?|executor)_\w+)(?:\{([^}]*)\})?", text):
             yield path.name, name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers))
-        for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate\()?(flowdex_\w+)", text):
+        for labels, name in re.findall(r"by \(([^)]*)\) \((?:rate\()?(flowdex_(?:requests?|executor)_\w+)", text):
             yield path.name, name, set(labels.split(", "))
 
 
 async def test_everything_that_is_asked_for_is_there() -> None:
     async with serving(FakeExecutor("encoder", {"/encode": sleeping(0)})) as flow:
         await flow.call("/encode", "a")
+        with pytest.raises(grpc.aio.AioRpcError, match="no executor"):
+            await flow.call("/nowhere", "a")
         text = (await flow.http.get("/metrics")).text
     known: dict[str, set[str]] = {}
     for family in parser.text_string_to_metric_families(text):
@@ -132,19 +134,3 @@ async def test_everything_that_is_asked_for_is_there() -> None:
     for file, name, labels in questions:
         assert name in known, f"{file} asks for {name}, which no gateway has"
         assert labels <= known[name] | ADDED_BY_PROMETHEUS, f"{file}: {name} has no label {labels - known[name]}"
-
-
-async def test_prometheus_of_the_local_stack_finds_the_metrics() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    configuration = yaml.safe_load((ROOT / "docker-compose/prometheus.yml").read_text(encoding="utf-8"))
-    (job,) = configuration["scrape_configs"]
-    (group,) = job["static_configs"]
-    ((host, _, port),) = (target.partition(":") for target in group["targets"])
-    command = services[host]["command"]
-    assert command[command.index("--port-http") + 1] == port
-    accepted = {"Accept": "text/plain;version=0.0.4;q=1"}  # of what Prometheus offers to read
-    async with serving(FakeExecutor("encoder", {"/encode": sleeping(0)})) as flow:
-        reply = await flow.http.get(job["metrics_path"], headers=accepted)
-    assert reply.status_code == 200
-    families = {family.name for family in parser.text_string_to_metric_families(reply.text)}
-    assert "flowdex_executor_replicas_ready" in families

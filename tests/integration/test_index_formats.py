@@ -229,3 +229,12 @@ async def test_inspect_says_what_it_is(tmp_path: Path) -> None:
         read_header(Path(__file__))
     assert inspect(Path(__file__))[0] == 1
     assert inspect(tmp_path / "index" / "flowdex")[0] == 1
+
+
+async def test_damaged_files_are_said_to_be_and_what_to_do(tmp_path: Path) -> None:
+    folder = flat(tmp_path / "index")
+    assert await found(folder) == WHOLE
+    for segment in folder.rglob("segment.json"):
+        segment.write_bytes(b"\x00rubbish")
+    with pytest.raises(ConfigurationError, match=r"are damaged and cannot be opened: .* restore a snapshot"):
+        await found(folder)

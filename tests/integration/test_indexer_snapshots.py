@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from flowdex_executors import DocumentColumns, QdrantIndexer
+from flowdex_executors.indexer import backup
+from flowdex_executors.indexer.files import sync_tree
 
 DIMENSIONS = 8
 
@@ -163,3 +166,45 @@ async def test_a_snapshot_under_load_is_of_one_moment(indexer: QdrantIndexer) ->
     found = await seeds(indexer)
     assert len(found) <= 2 and max(found) - min(found) <= 1
     assert max(found) <= last
+
+
+async def test_a_restore_under_load_changes_all_at_one_moment(indexer: QdrantIndexer) -> None:
+    """Searches go on meanwhile, and each finds the one or the other, never nothing and never both."""
+    await indexer.index(DocumentColumns(documents(40, seed=1)))
+    content = await fetch(indexer)
+    await indexer.index(DocumentColumns(documents(40, seed=2)))
+    seen: list[set[int]] = []
+    stop = False
+
+    async def search() -> None:
+        while not stop:
+            seen.append(await seeds(indexer))
+
+    searching = asyncio.create_task(search())
+    await asyncio.sleep(0.1)
+    assert await send(indexer, content) == {"documents": 40, "passages": 40}
+    await asyncio.sleep(0.1)
+    stop = True
+    await searching
+    assert seen[0] == {2} and seen[-1] == {1}
+    assert all(each in ({1}, {2}) for each in seen)
+    assert seen == sorted(seen, key=max, reverse=True), "it went back and forth"
+
+
+async def test_what_is_restored_is_on_disk_before_it_counts(
+    indexer: QdrantIndexer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old data go next: until the new ones are flushed, the manifest names the old."""
+    await indexer.index(DocumentColumns(documents(10, seed=1)))
+    content = await fetch(indexer)
+    manifest = tmp_path / "index" / "flowdex" / "collection.json"
+    before, flushed = manifest.read_text(), []
+
+    def flush(path: Path) -> None:
+        assert manifest.read_text() == before
+        flushed.append(path)
+        sync_tree(path)
+
+    monkeypatch.setattr(backup, "sync_tree", flush)
+    await send(indexer, content)
+    assert [path.name for path in flushed] == [json.loads(manifest.read_text())["data"]]

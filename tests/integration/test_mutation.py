@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -65,3 +67,28 @@ def test_a_number_makes_the_same_request_again() -> None:
     for number in range(100):
         assert mutate_message(GRPC[3], Random(number)) == mutate_message(GRPC[3], Random(number))
         assert mutate_json(HTTP[4].body, Random(number)) == mutate_json(HTTP[4].body, Random(number))
+
+
+@pytest.mark.timeout(240)
+def test_what_the_openapi_document_says_is_so(flow_file: Path) -> None:
+    """schemathesis: requests made from the document, valid and not, and the answers compared with it.
+
+    Left out is the check that every request that fits the schema is taken: that a text is not blank, an encoder has
+    token vectors or a passage exists is no matter of a schema, and answered 422. The long form is the same command
+    with `--max-examples 200`.
+    """
+    address = f"http://127.0.0.1:{Watch(flow_file).state()['endpoints']['http'].rpartition(':')[2]}"
+    command = [
+        *("schemathesis", "run", f"{address}/openapi.json", "--seed", "1", "--max-examples", "5", "--no-color"),
+        *("--phases", "examples,coverage,fuzzing", "--generation-database", "none", "--request-timeout", "30"),
+        *("--exclude-path-regex", "^/admin", "--exclude-checks", "positive_data_acceptance"),
+    ]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(command[0])), *command[1:]],
+        capture_output=True,
+        text=True,
+        cwd=flow_file.parent,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]

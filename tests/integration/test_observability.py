@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowdex import Client
 from flowdex.errors import InvalidInput
+from flowdex_orchestrator.export.alerts import ALERTS
 from flowdex_orchestrator.observability.endpoint import serve_metrics
 
 TEXTS = ["The cat sat on the mat.", "Prometheus stole fire from the gods.", "A queue is a line of people."]
@@ -117,6 +119,25 @@ def test_the_runner_counts_restarts(series: dict[str, Series]) -> None:
         assert value(runner, "flowdex_process_ready", process=process) == 1
         assert value(runner, "flowdex_process_restarts_total", process=process) == 0
         assert value(runner, "flowdex_process_memory_bytes", process=process) > 2**20
+
+
+def test_everything_that_dashboards_and_alerts_ask_for_is_there(series: dict[str, Series]) -> None:
+    known = {name for found in series.values() for name in found}
+    labels = {label for found in series.values() for samples in found.values() for own, _ in samples for label in own}
+    board = json.loads((ROOT / "docker-compose/grafana/dashboards/flowdex.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    queries += [alert.query for alert in ALERTS]
+    queries += re.findall(r"query: (.+)", (ROOT / "k8s/components/keda/scaled-objects.yaml").read_text())
+    asked = [name for query in queries for name in re.findall(r"\b(?:flowdex|process)_\w+", query)]
+    assert len(asked) > 40
+    assert set(asked) <= known, set(asked) - known
+    grouped = {
+        label for query in queries for names in re.findall(r"by \(([^)]*)\)", query) for label in names.split(", ")
+    }
+    assert grouped <= labels | {"namespace"}, "what Prometheus adds itself"
+    for alert in ALERTS:
+        shown = set(re.findall(r"\$labels\.(\w+)", alert.summary))
+        assert shown <= labels | {"namespace", "pod"}
 
 
 def test_a_port_that_is_taken_does_not_keep_a_process_from_serving() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,8 +20,18 @@ if TYPE_CHECKING:
 
     from flowdex.client import Client
 
-__all__ = ["connect", "connection_options", "console", "filter_option", "json_option", "parse_object", "print_json"]
+__all__ = [
+    "connect",
+    "connection_options",
+    "console",
+    "filter_option",
+    "json_option",
+    "parse_object",
+    "print_heading",
+    "print_json",
+]
 
+_WIDTH = 100  # columns, where nobody looks
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -76,6 +89,25 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=not unicode))
 
 
+def print_heading(text: str) -> None:
+    """Print a text on one line, cut at the terminal's width, bold where there are colours.
+
+    Without rich, the import of which takes a tenth of the time of a short command. NO_COLOR takes the colour off
+    terminals, FORCE_COLOR puts it into pipes, as for `console`.
+    """
+    watched = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if watched else _WIDTH
+    line = " ".join(text.splitlines())
+    cells = 0
+    for shown, character in enumerate(line):
+        cells += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        if cells > width:
+            line = line[: max(0, shown - 1)] + "\N{HORIZONTAL ELLIPSIS}"
+            break
+    coloured = "NO_COLOR" not in os.environ and (watched or "FORCE_COLOR" in os.environ)
+    click.echo(click.style(line, bold=True) if coloured else line, color=coloured)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that keeps colours off pipes and never guesses at highlighting; 100 columns where nobody looks.
 
@@ -85,5 +117,5 @@ def console(*, stderr: bool = False) -> Console:
 
     found = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
     if not found.file.isatty():
-        found.width = 100
+        found.width = _WIDTH
     return found

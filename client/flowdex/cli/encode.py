@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from flowdex.cli import complete
-from flowdex.cli.common import connect, connection_options, console, json_option, print_json
+from flowdex.cli.common import connect, connection_options, json_option, print_heading, print_json
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -158,23 +158,20 @@ def encode(
 
 def _show(text: str, encoding: Encoding) -> None:
     """Print what came back for one text."""
-    from rich.text import Text
-
-    out = console()
-    out.print(Text(text, style="bold", no_wrap=True, overflow="ellipsis"))
+    print_heading(text)
     if encoding.embedding.ndim == 1:
         size = f"{len(encoding.embedding)} values"
         scale = f" x {encoding.scale:.6f}" if isinstance(encoding.scale, float) else ""
-        out.print(Text(f"  {_numbers(encoding.embedding)}{scale}   ({size})"))
+        click.echo(f"  {_numbers(encoding.embedding)}{scale}   ({size})")
     else:
-        out.print(Text(f"  a matrix of {encoding.embedding.shape[0]} tokens and {encoding.embedding.shape[1]} values"))
+        click.echo(f"  a matrix of {encoding.embedding.shape[0]} tokens and {encoding.embedding.shape[1]} values")
     if encoding.tokens is not None:
         for token, (start, end), vector in zip(
             encoding.tokens.texts, encoding.tokens.spans.tolist(), encoding.tokens.vectors, strict=True
         ):
-            out.print(Text(f"  {token:<16} {f'[{start}, {end})':<12} {_numbers(vector)}"))
+            click.echo(f"  {token:<16} {f'[{start}, {end})':<12} {_numbers(vector)}")
     if encoding.receipt is not None:
-        out.print(Text("  " + ", ".join(f"{name} {value}" for name, value in encoding.receipt.to_dict().items())))
+        click.echo("  " + ", ".join(f"{name} {value}" for name, value in encoding.receipt.to_dict().items()))
 
 
 def _numbers(vector: npt.NDArray[Any]) -> str:

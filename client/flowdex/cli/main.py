@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from flowdex.cli import complete
+from flowdex.collector import rest
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -68,6 +69,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "logs": ("flowdex_orchestrator.runner.cli:logs", "Print the log of an executor or of the gateway."),
         "scale": ("flowdex_orchestrator.runner.scale_cli:scale", "Change the number of replicas of a running flow."),
         "restart": ("flowdex_orchestrator.runner.scale_cli:restart", "Replace replicas one by one while they serve."),
+        "reload": ("flowdex_orchestrator.runner.reload_cli:reload", "Make a running flow what its file says now."),
         "keys": ("flowdex_orchestrator.access.cli:keys", "Make, list and remove the API keys of a flow."),
         "check": ("flowdex_orchestrator.flow.cli:check", "Find the mistakes of a flow file before it starts."),
         "plan": ("flowdex_orchestrator.capacity.cli:plan", "Say how large a flow has to be, down to nodes and GPUs."),
@@ -159,6 +161,7 @@ class LazyGroup(click.Group):
         """Run a command line; in `standalone_mode` (the default) ends with `SystemExit`."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        rest()  # this is the whole process: whoever serves lets the collector work as usual once all is loaded
         try:
             code = super().main(args, prog_name or "flowdex", complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()

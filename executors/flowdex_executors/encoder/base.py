@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from jina import Executor, requests
 from pydantic import ValidationError
 
@@ -55,6 +56,7 @@ __all__ = ["Encoder", "Endpoint", "Vectors", "available_cores", "check_options"]
 T = TypeVar("T")
 Endpoint: TypeAlias = Literal["encode", "index", "search"]
 
+_CANARY = "The quick brown fox jumps over the lazy dog."
 _TOKENISE_AT_ONCE = 256  # texts; a bulk request must not keep the tokeniser from an interactive one
 _CHARACTERS_PER_TOKEN = 4
 _LONGEST_KEY = 500  # characters of parameters that are kept
@@ -77,6 +79,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     Attributes:
         dimensions: Size of a vector; None until the first one is computed, where the subclass does not set it.
         concurrent: Tells flowdex's worker that endpoints may run at the same time: the batcher lives on that.
+        tenants: Tells it that documents of tenants do not mix here: an encoder keeps none.
         splittable: Tells flowdex's gateway that a large request at these endpoints may be divided between replicas.
         padded: Whether `encode_batch` computes on padding, so that it counts against `batch_tokens`.
 
@@ -85,6 +88,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
     """
 
     concurrent: ClassVar[bool] = True
+    tenants: ClassVar[bool] = True
     splittable: ClassVar[frozenset[str]] = frozenset({"/encode", "/index", "/search"})
     parameters_model: ClassVar[type[OutputParameters]] = OutputParameters
     dimensions: int | None = None
@@ -112,6 +116,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         self._encoded = 0
         self._batcher: Batcher[Any, Any] | None = None
         self._starting = threading.Lock()
+        self._canary: npt.NDArray[np.float64] | None = None
 
     # ---- what a subclass adds ----
 
@@ -203,6 +208,34 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """Times how long requests wait for a compute thread; None before the first."""
         return self._batcher.queue if self._batcher else None
 
+    @property
+    def work_done(self) -> int:
+        """Sequences computed so far: while it grows, a canary that waits is not late."""
+        return self._batcher.counts.done if self._batcher else 0
+
+    async def canary(self) -> float | None:
+        """Encode a text of our own as callers' texts are, with the defaults, and compare it with the first time.
+
+        Returns:
+            The cosine of its vector with the one that was computed first; None where the tokenizer finds no token.
+        """
+        sequences = await asyncio.to_thread(self.tokenise, [_CANARY])
+        if not len(sequences[0]):
+            return None
+        (row,) = await asyncio.wrap_future(self.submit_sequences(sequences))
+        vector = np.ravel(self.vector_of(row)).astype(np.float64)
+        if self._canary is None:
+            self._canary = vector
+        return _cosine(self._canary, vector)
+
+    def submit_sequences(self, sequences: Sequence[Any]) -> Future[list[Any]]:
+        """Queue what `tokenise` gave, to be encoded with the defaults; see `submit`."""
+        return self.submit(sequences)
+
+    def vector_of(self, row: Any) -> Vectors:
+        """The numbers of one result of `submit_sequences`."""
+        return np.asarray(row)
+
     def metrics(self) -> "Iterator[Metric]":
         """What Prometheus reads beside what it reads of every executor."""
         from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
@@ -222,7 +255,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
         """Run real forward passes, a short and a long one in each thread, so that no caller pays for the first."""
         word, sentence = "warm", "warm up " * 64
         for text in (word, sentence):
-            self.submit(self.tokenise([text] * self.threads)).result()
+            self.submit_sequences(self.tokenise([text] * self.threads)).result()
 
     def close(self) -> None:
         """Stop the compute threads; requests in the queue fail as unavailable."""
@@ -423,6 +456,14 @@ def available_cores() -> int:
     except (OSError, ValueError):  # no cgroup, or no limit ("max")
         pass
     return cores
+
+
+def _cosine(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """The cosine of two vectors: 1 for two of zeros, 0 for one of them or for vectors of different sizes."""
+    if first.shape != second.shape:
+        return 0.0
+    lengths = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / lengths if lengths else float(not first.any() and not second.any())
 
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:

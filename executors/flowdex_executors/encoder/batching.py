@@ -130,6 +130,7 @@ class BatchCounts:
         sizes: How many batches had 1 sequence, 2, up to 4, up to 8, ...; the last: more than all.
         sequences: In all batches.
         tokens: In all batches, without padding.
+        done: Sequences that were computed.
         seconds: That compute threads worked, each of them counted.
         failed: Sequences that could not be computed.
     """
@@ -137,6 +138,7 @@ class BatchCounts:
     sizes: list[int] = field(default_factory=lambda: [0] * (len(BATCH_SIZES) + 1))
     sequences: int = 0
     tokens: int = 0
+    done: int = 0
     seconds: float = 0.0
     failed: int = 0
 
@@ -366,6 +368,7 @@ class Batcher(Generic[S, R]):
             return
         finished: list[_Request[S, R]] = []
         with self._changed:
+            self.counts.done += len(batch)
             if self._budget < self._wanted_budget:
                 self._grow()
             for (request, index), result in zip(batch, results, strict=True):

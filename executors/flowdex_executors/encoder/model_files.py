@@ -8,7 +8,6 @@ The formats are Hugging Face's `config.json` and sentence-transformers' `modules
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.fingerprint import digest_files
+from flowdex_executors.encoder.model_safety import check_model_folder, inner_path, read_json
 
 __all__ = ["DEFAULT_MODEL", "ModelFiles", "NotDownloaded", "find_model", "read_model"]
 
@@ -211,18 +211,19 @@ def read_model(model: str | Path | None, *, download: bool = True, onnx: bool = 
             dense layer, for example) that is not supported: leaving it out would give wrong vectors.
     """
     path, name = find_model(model, download=download, onnx=onnx)
-    config = _read_json(path / "config.json")
+    config = read_json(path / "config.json")
     if not isinstance(config, dict):
         raise ConfigurationError(f"{path} is not a model folder: it has no config.json")
+    check_model_folder(path, config)
     hidden_size = config.get("hidden_size") or config.get("dim") or config.get("d_model") or config.get("n_embd")
     if not isinstance(hidden_size, int):
         raise ConfigurationError(f"{path / 'config.json'} does not give the model's hidden_size")
-    modules = _read_json(path / "modules.json") or []
+    modules = _modules(path)
     pooling, normalize = _read_modules(path, modules)
     transformer_folder = path / next((module["path"] for module in modules if _kind(module) == "Transformer"), "")
-    sentence_config = _read_json(transformer_folder / "sentence_bert_config.json") or {}
+    sentence_config = read_json(transformer_folder / "sentence_bert_config.json") or {}
     max_positions = _max_positions(config)
-    sentence_model = _read_json(path / "config_sentence_transformers.json") or {}
+    sentence_model = read_json(path / "config_sentence_transformers.json") or {}
     # Models without prompts of their own carry empty ones.
     prompts = {name: text for name, text in (sentence_model.get("prompts") or {}).items() if text}
     prompt = sentence_model.get("default_prompt_name")
@@ -241,14 +242,13 @@ def read_model(model: str | Path | None, *, download: bool = True, onnx: bool = 
     )
 
 
-def _read_json(path: Path) -> Any:
-    """The content of a JSON file, None where there is no such file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+def _modules(path: Path) -> list[dict[str, Any]]:
+    """What `modules.json` lists; nothing where there is none."""
+    place = path / "modules.json"
+    modules = read_json(place) or []
+    if not isinstance(modules, list) or not all(isinstance(each, dict) and "path" in each for each in modules):
+        raise ConfigurationError(f"{place} is no list of modules with their paths")
+    return modules
 
 
 def _kind(module: dict[str, Any]) -> str:
@@ -262,7 +262,8 @@ def _read_modules(path: Path, modules: list[dict[str, Any]]) -> tuple[tuple[str,
     for module in modules:
         kind = _kind(module)
         if kind == "Pooling":
-            pooling = _read_pooling(_read_json(path / module["path"] / "config.json") or {})
+            folder = inner_path(path, module["path"], path / "modules.json")
+            pooling = _read_pooling(read_json(folder / "config.json") or {})
         elif kind == "Normalize":
             normalize = True
         elif kind == "Transformer":
@@ -296,7 +297,7 @@ def _max_positions(config: dict[str, Any]) -> int | None:
 def _max_tokens(path: Path, sentence_config: dict[str, Any], max_positions: int | None) -> int:
     candidates = [sentence_config.get("max_seq_length")]
     if candidates[0] is None:
-        candidates = [(_read_json(path / "tokenizer_config.json") or {}).get("model_max_length")]
+        candidates = [(read_json(path / "tokenizer_config.json") or {}).get("model_max_length")]
     candidates.append(max_positions)
     limits = [int(limit) for limit in candidates if limit and limit < _ABSURD_LENGTH]
     return min(limits, default=512)

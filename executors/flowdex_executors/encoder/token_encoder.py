@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, ClassVar
 
@@ -200,10 +201,19 @@ class TokenEncoder(Encoder):
 
     def warm_up(self) -> None:
         """Run real forward passes, so that no caller pays for the first: in each thread, and by all for one text."""
-        view = self._view(self.defaults)
         for text, count in (("warm", self.threads), ("warm up " * 64, self.threads), ("warm", 1)):
-            sequences = self.tokenise([text] * count)
-            self.submit([Job(sequence, view) for sequence in sequences]).result()
+            self.submit_sequences(self.tokenise([text] * count)).result()
+
+    def submit_sequences(self, sequences: Sequence[TokenSequence]) -> Future[list[Encoded]]:
+        """Queue sequences, to be encoded with the defaults."""
+        view = self._view(self.defaults)
+        return self.submit([Job(sequence, view) for sequence in sequences])
+
+    def vector_of(self, row: Encoded) -> Vectors:
+        """The vector, or without pooling those of the tokens."""
+        found = row.tokens if row.vector is None else row.vector
+        assert found is not None, "the view asks for one of them"
+        return found
 
     def about(self) -> dict[str, Any]:
         """What `/status` says about the model."""

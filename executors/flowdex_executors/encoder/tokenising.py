@@ -151,7 +151,9 @@ def load_tokenizer(path: Path) -> tokenizers.Tokenizer:
         else:  # an older folder (vocab.txt, sentencepiece): transformers knows how to convert it
             from transformers import AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True).backend_tokenizer  # nosec B615 # a local folder
+            from flowdex_executors.encoder.pretrained import NO_CODE
+
+            tokenizer = AutoTokenizer.from_pretrained(str(path), **NO_CODE).backend_tokenizer  # nosec B615 # a local folder
     except Exception as error:  # the library raises bare Exception
         raise ConfigurationError(f"{path} has no tokenizer that can be loaded: {error}") from error
     tokenizer.no_padding()

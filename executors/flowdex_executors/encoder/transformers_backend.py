@@ -8,11 +8,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property
-from pickle import UnpicklingError  # nosec B403 # the error alone
 from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import ConfigurationError
 from flowdex_executors.encoder.backend import TokenVectors, on_device, resolve_layers, torch_dtype
+from flowdex_executors.encoder.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from flowdex_executors.encoder.model_files import ModelFiles
@@ -37,20 +37,12 @@ class TransformersBackend:
     padded = True
 
     def __init__(self, files: ModelFiles, device: str = "cpu", compute_dtype: str = "float32") -> None:
-        from safetensors import SafetensorError
         from transformers import AutoModel
 
         dtype = torch_dtype(compute_dtype)
         if files.config.get("is_encoder_decoder"):
             raise ConfigurationError(f"model {files.name!r} is an encoder-decoder; name an encoder")
-        try:
-            model, loading = AutoModel.from_pretrained(  # nosec B615 # a local folder
-                str(files.path), local_files_only=True, dtype=dtype, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError, SafetensorError) as error:
-            raise ConfigurationError(
-                f"transformers cannot load model {files.name!r} ({files.path}): {error}"
-            ) from error
+        model, loading = load_pretrained(AutoModel, files, dtype=dtype)
         missing = sorted(name for name in loading["missing_keys"] if "pooler" not in name)  # which is not used
         if missing:  # transformers would go on with random numbers
             raise ConfigurationError(

@@ -21,7 +21,7 @@ from flowdex.errors import ConfigurationError, Conflict, InvalidInput
 from flowdex_executors.indexer.backend import Backend, VectorClient
 from flowdex_executors.indexer.columns import Point
 from flowdex_executors.indexer.fingerprints import CollectionFingerprint
-from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL
+from flowdex_executors.indexer.payload import BM25, DENSE, DOCUMENT_ID, FLAGS, GENERATION, ORDINAL, TENANT
 from flowdex_executors.indexer.settings import IndexerSettings, ServerLocation
 
 __all__ = ["FIRST_PASSAGE", "Collection", "one_of"]
@@ -46,6 +46,8 @@ _IS_PASSAGE = models.FieldCondition(key=ORDINAL, range=models.Range(gte=0))  # t
 _PAGE = 1000
 _QUERIES = 64  # a batch: others get their turn between two
 _COUNT_HOLDS = 60.0
+
+_NO_POINT = "00000000-0000-0000-0000-000000000000"
 
 
 class Collection:
@@ -341,15 +343,20 @@ class Collection:
         )
         return records, None if following is None else str(following)
 
-    async def passages_page(self, limit: int, offset: str | None = None) -> tuple[list[Any], str | None]:
-        """Passages in the order of their ids, without payload: see `page`."""
-        return await self.page(models.Filter(must=[_IS_PASSAGE]), [DOCUMENT_ID], limit, offset)
+    async def passages_page(
+        self, limit: int, offset: str | None = None, tenant: str | None = None
+    ) -> tuple[list[Any], str | None]:
+        """Passages (of a tenant) in the order of their ids, without payload: see `page`."""
+        return await self.page(_passages(tenant), [DOCUMENT_ID], limit, offset)
 
-    async def state(self) -> tuple[int, int]:
-        """The newest generation, and the number of passages: two collections that differ, differ in one of them."""
+    async def state(self, tenant: str | None = None) -> tuple[int, int]:
+        """The newest generation, and the number of passages (of a tenant).
+
+        Two states of a collection that differ, differ in one of them.
+        """
         if await self.dimensions() is None:
             return 0, 0
-        return await self._newest_generation(), await self._count(models.Filter(must=[_IS_PASSAGE]))
+        return await self._newest_generation(), await self._count(_passages(tenant))
 
     async def records(self, selection: models.Filter, fields: list[str]) -> list[Any]:
         """All points that match, with `id` and these fields of the payload."""
@@ -381,6 +388,11 @@ class Collection:
             await self._count(models.Filter(must=[*must, FIRST_PASSAGE])),
             await self._count(models.Filter(must=[*must, _IS_PASSAGE])),
         )
+
+    async def touch(self) -> None:
+        """Read a point that need not be there: the cheapest question that the index itself answers."""
+        if await self.dimensions() is not None:
+            await self._call(lambda c: c.retrieve(self._name, ids=[_NO_POINT], with_payload=False))
 
     async def _is_empty(self) -> bool:
         return await self._count(models.Filter(must=[FIRST_PASSAGE])) == 0
@@ -435,6 +447,12 @@ class Collection:
     async def _call(self, operation: Any) -> Any:
         # Untyped on purpose: the two clients agree in what they do, not in every type of their signatures.
         return await self._backend.call(operation)
+
+
+def _passages(tenant: str | None) -> models.Filter:
+    """All passages; those of a tenant, where one is named."""
+    own = [] if tenant is None else [models.FieldCondition(key=TENANT, match=models.MatchValue(value=tenant))]
+    return models.Filter(must=[_IS_PASSAGE, *own])
 
 
 def _older(document_id: str, generation: int) -> models.Filter:

@@ -102,7 +102,14 @@ class Engine:
     def _shard(self, command: dict[str, Any]) -> Shard:
         path = command["path"]
         if path not in self._shards:
-            self._shards[path] = Shard(self._path(command), fsync=self._fsync)
+            try:
+                self._shards[path] = Shard(self._path(command), fsync=self._fsync)
+            except CommandError:
+                raise
+            except Exception as error:
+                if _kind(error) != "engine":
+                    raise
+                raise CommandError("damaged", f"{path}: {error}") from None
         return self._shards[path]
 
     def _create(self, command: dict[str, Any], arrays: list[Array], frame: bytes) -> Any:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flowdex.errors import FlowdexError, InternalError, NotFound, Unavailable
+from flowdex.errors import ConfigurationError, FlowdexError, InternalError, NotFound, Unavailable
 from flowdex_executors.indexer.frames import Array, WithArrays, decode, encode, read_frame
 
 __all__ = ["EngineProcess", "MissingShard"]
@@ -183,6 +183,11 @@ def _result(answer: bytes, directory: Path) -> Any:
             f"there is no room left for the index in {directory} ({message}); free some and send again what was not "
             "acknowledged: nothing that was is lost, and searches go on",
             retry_after=5.0,
+        )
+    if kind == "damaged":
+        raise ConfigurationError(
+            f"files of the index in {directory} are damaged and cannot be opened: stop the flow, move the folder away, "
+            f"start the flow, and restore a snapshot (docs/runbook.md, Corrupted index). The engine says: {message}"
         )
     if kind == "disk":
         raise Unavailable(f"the index folder {directory} cannot be written: {message}", retry_after=5.0)

@@ -56,6 +56,7 @@ from flowdex_executors.indexer.stored import (
     get_documents,
     scroll_documents,
 )
+from flowdex_executors.indexer.tenants import confined
 from flowdex_executors.indexer.transfer import PieceParameters, RestoreParameters, SnapshotParameters, Snapshots
 from flowdex_executors.parameters import parse_parameters
 from flowdex_executors.schema import DocumentColumns
@@ -104,6 +105,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         timeout: Seconds for one call to a server.
         retry_for: Seconds for which calls are repeated while the server is away.
         max_passages: Most passages of one document.
+        max_tag_bytes: Most bytes of its tags, as JSON.
         tag_indexes: How many tag fields get an index of their own.
         exact_up_to: Up to how many passages a server searches exactly.
         rrf_k: Constant of the fusion in hybrid search.
@@ -117,6 +119,9 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         Conflict: Another process uses the embedded index.
         Unavailable: The folder of the embedded index cannot be used.
     """
+
+    tenants = True
+    """Keeps the documents of tenants apart: the gateway lets keys of tenants call nothing else; see `tenants.py`."""
 
     concurrent = True
     """Endpoints may run at the same time: they wait for the index most of the time."""
@@ -135,6 +140,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         timeout: float = 30.0,
         retry_for: float = 10.0,
         max_passages: int = 20_000,
+        max_tag_bytes: int = 65_536,
         tag_indexes: int = 32,
         exact_up_to: int = 100_000,
         rrf_k: int = 60,
@@ -156,6 +162,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "timeout": timeout,
                 "retry_for": retry_for,
                 "max_passages": max_passages,
+                "max_tag_bytes": max_tag_bytes,
                 "tag_indexes": tag_indexes,
                 "exact_up_to": exact_up_to,
                 "rrf_k": rrf_k,
@@ -240,6 +247,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
     # ---- endpoints ----
 
     @requests(on="/index", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/index")
     async def index(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -266,6 +274,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             read_documents,
             batch,
             max_passages=self._settings.max_passages,
+            max_tag_bytes=self._settings.max_tag_bytes,
             dimensions=dimensions or self._settings.dimensions,
         )
         mark(batch, failures)
@@ -295,7 +304,12 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         unknown = [name for name in batch.ids if name not in versions]
         if unknown:
             raise InvalidInput(f"reindex.versions: lacks the document {unknown[0]!r}")
-        passages, failures = await asyncio.to_thread(read_documents, batch, max_passages=self._settings.max_passages)
+        passages, failures = await asyncio.to_thread(
+            read_documents,
+            batch,
+            max_passages=self._settings.max_passages,
+            max_tag_bytes=self._settings.max_tag_bytes,
+        )
         mark(batch, failures)
         if passages.document_ids:
             fingerprints = _fingerprints(batch.select(unmarked(batch)))
@@ -311,6 +325,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return outcomes(batch, passages.counts())
 
     @requests(on="/get", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/get")
     async def get(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -328,6 +343,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await get_documents(self._collection, _ids(docs.batch), wanted))
 
     @requests(on="/scroll", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/scroll")
     async def scroll(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -345,6 +361,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await scroll_documents(self._collection, compile_filter(wanted.filter), wanted))
 
     @requests(on="/count", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/count")
     async def count(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn
         self, parameters: dict[str, Any] | None = None, **kwargs: Any
     ):
@@ -378,6 +395,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return docs
 
     @requests(on="/search", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/search")
     async def search(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -421,6 +439,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return docs
 
     @requests(on="/sample", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/sample")
     async def sample(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -434,6 +453,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await self._samples.passages(self._collection, wanted))
 
     @requests(on="/map", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/map")
     async def map(
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ) -> DocumentColumns:
@@ -447,6 +467,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         return DocumentColumns(await self._samples.draw(self._collection, docs.batch, wanted))
 
     @requests(on="/delete", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
+    @confined("/delete")
     async def delete(  # type: ignore[no-untyped-def]  # returns a dict; annotated so, Jina would warn
         self, docs: DocumentColumns, parameters: dict[str, Any] | None = None, **kwargs: Any
     ):
@@ -539,6 +560,10 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             **({"reindex": self._generations.stage} if self._generations.stage != "idle" else {}),
             **({"differences": self._collection.differences} if self._collection.differences else {}),
         }
+
+    async def canary(self) -> None:
+        """Read from the index: that it answers is all that counts."""
+        await self._collection.touch()
 
     async def metrics(self) -> "list[Metric]":
         """What Prometheus reads beside what it reads of every executor: how large the index is."""

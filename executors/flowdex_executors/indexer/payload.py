@@ -9,6 +9,7 @@ tags          of the document
 context       what belongs before the text without being part of it: headings, the document's title
 before        what of the document's text lies before this passage and in no other one; see originals.py
 original      of passage 0: what else it takes to give the document back; see originals.py
+tenant        whose document it is, where it is a tenant's; see tenants.py
 flags         its boolean tags as strings, such as "draft=true": the embedded engine cannot match booleans
 """
 
@@ -29,6 +30,9 @@ __all__ = [
     "ORDINAL",
     "ORIGINAL",
     "TAGS",
+    "TENANT",
+    "TENANT_PATH",
+    "TENANT_SEPARATOR",
     "flag",
     "payload_key",
     "walk",
@@ -37,6 +41,11 @@ __all__ = [
 DENSE, BM25 = "dense", "bm25"  # the two vectors
 DOCUMENT_ID, ORDINAL, GENERATION, TAGS, FLAGS = "document_id", "ordinal", "generation", "tags", "flags"
 CONTEXT, BEFORE, ORIGINAL = "context", "before", "original"
+TENANT = "tenant"
+TENANT_SEPARATOR = "\x1f"
+"""Between a tenant's name and its own id, in the id of a document."""
+TENANT_PATH = "\x1ftenant"
+"""How a filter addresses the tenant: no tag has this name, as it is none of a path's."""
 
 _STEP = re.compile(r"(?P<name>[^\[\]\"\\]+)(?P<each>\[\])?")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -49,6 +58,8 @@ def payload_key(path: str) -> str | None:
     """
     if path == "id":
         return DOCUMENT_ID
+    if path == TENANT_PATH:
+        return TENANT
     steps = [TAGS]
     for step in path.split("."):
         match = _STEP.fullmatch(step)

@@ -16,11 +16,13 @@ import math
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from qdrant_client import models
 
 from flowdex.documents import DocumentBatch
@@ -40,6 +42,9 @@ from flowdex_executors.indexer.payload import (
     ORDINAL,
     ORIGINAL,
     TAGS,
+    TENANT,
+    TENANT_PATH,
+    TENANT_SEPARATOR,
     flag,
     payload_key,
     walk,
@@ -106,7 +111,7 @@ Failures: TypeAlias = dict[int, FlowdexError]
 
 
 def read_documents(
-    batch: DocumentBatch, *, max_passages: int, dimensions: int | None = None
+    batch: DocumentBatch, *, max_passages: int, max_tag_bytes: int = 65_536, dimensions: int | None = None
 ) -> tuple[Passages, Failures]:
     """Read and validate documents, each by itself; where an id occurs twice, the last document counts.
 
@@ -116,14 +121,16 @@ def read_documents(
     Args:
         batch: The documents.
         max_passages: Most passages that a document may have.
+        max_tag_bytes: Most bytes of its tags, as JSON.
         dimensions: Size of the collection's vectors; None for that of the first good document's.
 
     Returns:
         The passages of the good documents, and why the others cannot be indexed:
         - InvalidInput: No id, nothing to index, a passage without a vector, a vector of another size or one that is not
           finite, tags that are not JSON, ...
-        - TooLarge: More than `max_passages` passages.
+        - TooLarge: More than `max_passages` passages, or larger tags than `max_tag_bytes`.
     """
+    read = partial(_read, max_passages=max_passages, max_tag_bytes=max_tag_bytes)
     failures: Failures = {}
     last: dict[str, int] = {}
     for row, document_id in enumerate(batch.ids):
@@ -135,12 +142,12 @@ def read_documents(
     unfailed = set(unmarked(batch))
     rows = sorted(unfailed.intersection(last.values()))
     try:
-        return _read(batch.select(rows), max_passages, dimensions), failures
+        return read(batch.select(rows), dimensions), failures
     except InvalidInput:
         good: list[Passages] = []
         for row in rows:
             try:
-                good.append(_read(batch.select([row]), max_passages, dimensions))
+                good.append(read(batch.select([row]), dimensions))
                 dimensions = dimensions or good[0].vectors.shape[1]
             except InvalidInput as error:
                 failures[row] = error
@@ -154,7 +161,7 @@ def _check_id(document_id: str, row: int) -> None:
         raise InvalidInput(f"document {row}: the id has {len(document_id)} characters, at most {MAX_ID_LENGTH} fit")
 
 
-def _read(batch: DocumentBatch, max_passages: int, dimensions: int | None) -> Passages:
+def _read(batch: DocumentBatch, dimensions: int | None, *, max_passages: int, max_tag_bytes: int) -> Passages:
     """Read documents with ids of their own.
 
     Raises:
@@ -186,7 +193,7 @@ def _read(batch: DocumentBatch, max_passages: int, dimensions: int | None) -> Pa
     originals, gaps = _originals(batch, [not chunks for chunks in chunked], offsets, texts, spans)
     return Passages(
         document_ids=ids,
-        tags=[_checked_tags(tags, document_id) for tags, document_id in zip(batch.tags, ids, strict=True)],
+        tags=[_checked_tags(tags, id_, max_tag_bytes) for tags, id_ in zip(batch.tags, ids, strict=True)],
         originals=originals,
         offsets=offsets,
         texts=texts,
@@ -311,8 +318,14 @@ def _weights(value: Any) -> WeightedSpans | None:
     )
 
 
-def _checked_tags(tags: dict[str, Any], document_id: str) -> dict[str, Any]:
-    return {key: _json(value, f"document {document_id!r}: tags.{key}", 1) for key, value in tags.items()}
+def _checked_tags(tags: dict[str, Any], document_id: str, most: int) -> dict[str, Any]:
+    checked = {key: _json(value, f"document {document_id!r}: tags.{key}", 1) for key, value in tags.items()}
+    if checked and (size := len(orjson.dumps(checked))) > most:  # each passage of the document holds them
+        raise TooLarge(
+            f"document {document_id!r}: its tags have {size} bytes as JSON, at most {most} are allowed "
+            "(max_tag_bytes in uses_with of the indexer)"
+        )
+    return checked
 
 
 def _json(value: Any, place: str, depth: int) -> Any:
@@ -349,6 +362,9 @@ def make_points(passages: Passages, documents: slice, sparse: Sequence[SparseRow
     for index in range(documents.start, documents.stop):
         document_id, tags = passages.document_ids[index], passages.tags[index]
         shared: dict[str, Any] = {DOCUMENT_ID: document_id, GENERATION: generation, TAGS: tags}
+        tenant, separator, _ = document_id.partition(TENANT_SEPARATOR)
+        if separator:
+            shared[TENANT] = tenant
         flags = sorted(set(_flags(tags)))
         if flags:
             shared[FLAGS] = flags
@@ -382,6 +398,8 @@ def _flags(tags: Mapping[str, Any]) -> Iterator[str]:
 def tag_fields(passages: Passages) -> dict[str, models.PayloadSchemaType]:
     """Payload keys of the tags that can have an index of their own (strings and numbers), with its type."""
     types: dict[str, models.PayloadSchemaType] = {}
+    if any(TENANT_SEPARATOR in each for each in passages.document_ids):
+        types[TENANT_PATH] = models.PayloadSchemaType.KEYWORD
     for tags in passages.tags:
         for path, value in walk(tags):
             if path not in types and value is not None and not isinstance(value, bool):

@@ -47,11 +47,13 @@ class SampleParameters(BaseModel):
         limit: Most passages.
         vectors: Whether to give their vectors too.
         ids: Further passages to give, such as the hits of a search.
+        tenant: Whose passages; None for all.
     """
 
     limit: int = Field(default=1000, ge=1, le=MAX_PASSAGES)
     vectors: bool = False
     ids: list[str] = Field(default_factory=list, max_length=_PAGE)
+    tenant: str | None = None
 
 
 class MapParameters(BaseModel):
@@ -62,12 +64,14 @@ class MapParameters(BaseModel):
         characters: How much of each text to give.
         points: Whether to give the passages of the sample.
         ids: Further passages to find a place for, such as the hits of a search.
+        tenant: Whose passages; None for all.
     """
 
     limit: int = Field(default=2000, ge=1, le=MAX_PASSAGES)
     characters: int = Field(default=240, ge=0)
     points: bool = True
     ids: list[str] = Field(default_factory=list, max_length=_PAGE)
+    tenant: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,13 @@ class Samples:
         self._known: OrderedDict[tuple[Any, ...], Sample] = OrderedDict()
         self._reading = asyncio.Lock()
 
-    async def sample(self, collection: Collection, limit: int) -> Sample:
-        """A sample of the collection as it is now."""
+    async def sample(self, collection: Collection, limit: int, tenant: str | None = None) -> Sample:
+        """A sample of the collection (or of what a tenant has in it) as it is now."""
         async with self._reading:  # several that ask at once are answered by one read
-            state = await collection.state()
-            key = (collection.name, limit, *state)
+            state = await collection.state(tenant)
+            key = (collection.name, tenant, limit, *state)
             if key not in self._known:
-                self._known[key] = await _read(collection, limit, state[1])
+                self._known[key] = await _read(collection, limit, state[1], tenant)
                 while len(self._known) > _KEPT:
                     self._known.popitem(last=False)
             self._known.move_to_end(key)
@@ -130,7 +134,7 @@ class Samples:
         Raises:
             InvalidInput: An id is not that of a passage.
         """
-        sample = await self.sample(collection, wanted.limit)
+        sample = await self.sample(collection, wanted.limit, wanted.tenant)
         others = await _others(collection, sample, wanted.ids)
         batch = DocumentBatch.from_columns(total=[sample.total], fingerprint=[collection.fingerprint.value])
         for name, passages in (("matches", sample), ("chunks", others)):
@@ -159,7 +163,7 @@ class Samples:
         Raises:
             InvalidInput: An id is not that of a passage.
         """
-        sample = await self.sample(collection, wanted.limit)
+        sample = await self.sample(collection, wanted.limit, wanted.tenant)
         batch = DocumentBatch.from_columns(total=[sample.total], shown=[len(sample.payloads)])
         if not sample.payloads:
             batch.set_column("variance", [[0.0, 0.0]])
@@ -184,13 +188,13 @@ class Samples:
         return batch
 
 
-async def _read(collection: Collection, limit: int, total: int) -> Sample:
+async def _read(collection: Collection, limit: int, total: int, tenant: str | None) -> Sample:
     if await collection.dimensions() is None:
         return Sample(0, [], np.zeros((0, 0), np.float32))
     found: list[str] = []
     following: str | None = None
     while len(found) < limit and (not found or following is not None):
-        records, following = await collection.passages_page(min(_PAGE, limit - len(found)), following)
+        records, following = await collection.passages_page(min(_PAGE, limit - len(found)), following, tenant)
         found += [str(record.id) for record in records]
         if not records:
             break

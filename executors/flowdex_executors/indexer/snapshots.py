@@ -32,6 +32,7 @@ _NAME = re.compile(r"\d+/shard/(?!.*\.\.)[A-Za-z0-9_./-]+")
 _SIZE, _RANGES = "FLOWDEX.size", "FLOWDEX.ranges"
 _PIECE = 2**20
 _MOST_JSON = 16 * 2**20
+_LARGEST_FILE = 2**40  # bytes, holes included; no shard has a file of that size
 
 
 def write_snapshot(target: Path, source: Path, collection: str, manifest: Manifest, points: int) -> dict[str, Any]:
@@ -201,7 +202,8 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path | None) 
         raise _damaged(f"{member.name[:80]!r} has no place in it")
     size = int(member.pax_headers[_SIZE])
     ranges = [tuple(map(int, each.split("-"))) for each in member.pax_headers[_RANGES].split(",") if each]
-    if sum(end - start for start, end in ranges) != member.size or any(end > size for _, end in ranges):
+    fits = size <= _LARGEST_FILE and all(0 <= start <= end <= size for start, end in ranges)
+    if not fits or sum(end - start for start, end in ranges) != member.size:
         raise _damaged(f"the size of {member.name!r} is wrong")
     digest = hashlib.sha256()
     with _sink(target, member.name, size) as out:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pickle import UnpicklingError  # nosec B403 # the error alone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from flowdex_executors.encoder.backend import choose_device
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.model_files import ModelFiles, read_model
+from flowdex_executors.encoder.pretrained import load_pretrained
 from flowdex_executors.encoder.tokenising import TextTokenizer, TokeniseOptions, TokenSequence
 from flowdex_executors.ranker.rerank import Scores
 
@@ -118,14 +118,7 @@ class CrossEncoder:
 
         files = read_files(settings)
         self._device = choose_device(settings.device)
-        try:
-            model, loading = AutoModelForSequenceClassification.from_pretrained(  # nosec B615 # a local folder
-                str(files.path), local_files_only=True, output_loading_info=True
-            )
-        except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:
-            raise ConfigurationError(
-                f"transformers cannot load model {files.name!r} ({files.path}): {error}"
-            ) from error
+        model, loading = load_pretrained(AutoModelForSequenceClassification, files)
         missing = sorted(loading["missing_keys"])
         if missing:  # transformers would go on with random numbers
             raise ConfigurationError(

@@ -65,6 +65,9 @@ class Ranker(Executor):  # type: ignore[misc]  # jina is untyped
     concurrent: ClassVar[bool] = True
     """Endpoints may run at the same time: they wait for models most of the time."""
 
+    tenants = True
+    """Keeps no documents, so none of one tenant reach another."""
+
     def __init__(
         self,
         *,

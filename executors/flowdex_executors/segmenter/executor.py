@@ -81,6 +81,9 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
 
     concurrent: ClassVar[bool] = True
 
+    tenants = True
+    """Keeps no documents, so none of one tenant reach another."""
+
     def __init__(
         self,
         tokenizer: str | None = None,

@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flowdex.errors import ConfigurationError
+from flowdex.formats import refuse_newer
 from flowdex_orchestrator.access.roles import Role
 
 __all__ = ["Key", "KeyFile", "digest_of", "key_id", "new_token", "read_keys", "write_keys"]
@@ -32,6 +33,7 @@ __all__ = ["Key", "KeyFile", "digest_of", "key_id", "new_token", "read_keys", "w
 logger = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"fdx_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
+_VERSION: Literal[1] = 1
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 _LOOK_SECONDS = 1.0  # between looks at the file: that long a key that was taken away goes on working
 _MOST_BYTES = 16_000_000
@@ -90,7 +92,7 @@ class Key(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    version: Literal[1] = 1
+    version: Literal[1] = _VERSION
     keys: list[Key] = []
 
     @model_validator(mode="after")
@@ -134,12 +136,23 @@ def read_keys(path: Path) -> list[Key]:
         ) from None
     if len(data) > _MOST_BYTES:
         raise ConfigurationError(f"the key file {path} has more than {_MOST_BYTES:,} bytes")
+    _refuse_newer(path, data)
     try:
         return _File.model_validate_json(data).keys
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigurationError(f"the key file {path} is damaged: {place}: {first['msg']}") from None
+
+
+def _refuse_newer(path: Path, data: bytes) -> None:
+    """Tell a file of a newer flowdex from one that is damaged: what it says more may be what keeps somebody out."""
+    try:
+        version = json.loads(data)["version"]
+    except (ValueError, KeyError, TypeError):
+        return  # which the schema says better
+    if isinstance(version, int):
+        refuse_newer(f"the key file {path}", version, _VERSION, remedy="its keys open nothing here")
 
 
 def write_keys(path: Path, keys: list[Key]) -> None:

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from enum import Enum
 
-__all__ = ["ENDPOINTS", "OPEN", "ROUTES", "TENANT_ENDPOINTS", "Role", "allows", "endpoint_role", "route_role"]
+__all__ = [
+    "ENDPOINTS",
+    "NOT_FOR_TENANTS",
+    "OPEN",
+    "ROUTES",
+    "TENANT_ENDPOINTS",
+    "Role",
+    "allows",
+    "endpoint_role",
+    "route_role",
+]
 
 
 class Role(str, Enum):
@@ -53,6 +63,9 @@ ENDPOINTS: Mapping[str, Role] = {
 
 TENANT_ENDPOINTS = frozenset(ENDPOINTS) - {"/bert/status"}
 """Endpoints that keep tenants apart. The others are not for keys of a tenant."""
+
+NOT_FOR_TENANTS = frozenset({"/status/server", "/status/client"})
+"""Routes that count everybody's requests."""
 
 OPEN = frozenset({"/docs", "/openapi.json", "/health/live", "/health/ready", "/health", "/dry_run"})
 """Routes that need no key: they say whether the flow is ready, and what its API looks like."""

@@ -26,6 +26,7 @@ from flowdex_orchestrator.export.compose_others import (
     qdrant_server,
     with_qdrant,
 )
+from flowdex_orchestrator.export.encryption import outside
 from flowdex_orchestrator.export.kubernetes import qdrant
 from flowdex_orchestrator.export.kubernetes.objects import without_empty, write_yaml
 from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, Deployment, Workload
@@ -140,7 +141,7 @@ class _Renderer:
                 "restart": "unless-stopped",
                 "stop_grace_period": f"{math.ceil(workload.drain) + 10}s",
                 "healthcheck": {
-                    "test": ["CMD", "flowdex", "health", f"{protocol}://127.0.0.1:{port}"],
+                    "test": ["CMD", *(workload.encryption.health or _health(protocol, port))],
                     "interval": "30s",
                     "timeout": "5s",
                     "retries": 3,
@@ -178,11 +179,19 @@ class _Renderer:
     def _volumes(self, workload: Workload) -> list[str]:
         found = [f"{self.flow_file}:{FLOW_FOLDER}/flow.yml:ro"]
         found += [f"./{name}:{FLOW_FOLDER}/{name}:ro" for name in self.deployment.files if name != "flow.yml"]
+        # Folders, not files: of a file that is renewed by another in its place a container would keep the old one.
+        folders = sorted({name.rpartition("/")[0] for name in workload.encryption.names if not outside([name])})
+        found += [f"./{folder}:{FLOW_FOLDER}/{folder}:ro" for folder in folders if folder]
+        found += [f"./{name}:{FLOW_FOLDER}/{name}:ro" for name in workload.encryption.names if "/" not in name]
         if workload.stateful:
             found.append(f"{workload.label}-index:{workload.index_mount}")
         if _keeps_models(workload):
             found.append(f"models:{CACHE}")
         return found
+
+
+def _health(protocol: str, port: int) -> tuple[str, ...]:
+    return ("flowdex", "health", f"{protocol}://127.0.0.1:{port}")
 
 
 def _temporary(workload: Workload) -> list[str]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.export.alerts import rule_groups
 from flowdex_orchestrator.export.kubernetes import qdrant
 from flowdex_orchestrator.export.kubernetes.monitoring import dashboard
 from flowdex_orchestrator.export.kubernetes.objects import write_yaml
-from flowdex_orchestrator.export.model import Deployment
+from flowdex_orchestrator.export.model import METRICS_PORT, Deployment
 from flowdex_orchestrator.export.variables import WITHHELD
 
 __all__ = ["INDEX_NETWORK", "QDRANT", "QDRANT_KEY", "Others", "monitoring", "qdrant_server", "with_qdrant"]
@@ -99,21 +100,12 @@ def qdrant_server() -> Others:
 
 
 def monitoring(deployment: Deployment, folder: str) -> Others:
-    """Prometheus, which asks the gateway, and Grafana with the flow's dashboard.
+    """Prometheus, which asks every container and has the alerts, and Grafana with the flow's dashboard.
 
     Args:
         deployment: The flow.
         folder: Where their files will lie, as the Compose file names it.
-
-    Raises:
-        ConfigurationError: The gateway does not serve HTTP, so it has no metrics.
     """
-    port = deployment.gateway.ports.get("http")
-    if port is None:
-        raise ConfigurationError(
-            f"the gateway of {deployment.flow.name!r} has no metrics, as it does not serve http: "
-            "add it under `protocol:`, or leave `--with monitoring` out"
-        )
     prometheus = {
         "image": PROMETHEUS_IMAGE,
         "command": [
@@ -122,7 +114,11 @@ def monitoring(deployment: Deployment, folder: str) -> Others:
             "--storage.tsdb.retention.time=15d",
         ],
         "ports": [f"127.0.0.1:{_PROMETHEUS_PORT}:{_PROMETHEUS_PORT}"],
-        "volumes": [f"{folder}/prometheus.yml:/etc/prometheus/prometheus.yml:ro", "prometheus:/prometheus"],
+        "volumes": [
+            f"{folder}/prometheus.yml:/etc/prometheus/prometheus.yml:ro",
+            f"{folder}/alerts.yml:/etc/prometheus/alerts.yml:ro",
+            "prometheus:/prometheus",
+        ],
         **_confined("/tmp"),  # nosec B108 # a folder within the container
         "healthcheck": _check(_wget(f"http://127.0.0.1:{_PROMETHEUS_PORT}/-/ready"), start=60),
     }
@@ -151,7 +147,8 @@ def monitoring(deployment: Deployment, folder: str) -> Others:
         "healthcheck": _check(_wget(f"http://127.0.0.1:{_GRAFANA_PORT}/api/health"), start=120),
     }
     files = {
-        "prometheus.yml": write_yaml("What Prometheus asks, and how often.", [_scraping(deployment, port)]),
+        "prometheus.yml": write_yaml("What Prometheus asks, and how often.", [_scraping(deployment)]),
+        "alerts.yml": write_yaml("What Prometheus warns of.", [{"groups": rule_groups()}]),
         "grafana/provisioning/datasources/prometheus.yml": write_yaml("Where Grafana asks.", [_DATASOURCE]),
         "grafana/provisioning/dashboards/flowdex.yml": write_yaml("Where Grafana finds dashboards.", [_PROVIDER]),
         "grafana/dashboards/flowdex.json": dashboard(deployment),
@@ -181,13 +178,22 @@ _PROVIDER: dict[str, Any] = {
 }
 
 
-def _scraping(deployment: Deployment, port: int) -> dict[str, Any]:
-    target = {
-        "targets": [f"{deployment.gateway.label}:{port}"],
-        "labels": {"namespace": deployment.name},  # as in a cluster: the dashboard is the same
+def _scraping(deployment: Deployment) -> dict[str, Any]:
+    """One job a service: its name lists the containers it has just now."""
+    jobs = [
+        {
+            "job_name": each.label,
+            "dns_sd_configs": [{"names": [each.label], "type": "A", "port": METRICS_PORT}],
+            # As in a cluster: the dashboard is the same.
+            "relabel_configs": [{"target_label": "namespace", "replacement": deployment.name}],
+        }
+        for each in deployment.workloads
+    ]
+    return {
+        "global": {"scrape_interval": f"{_SCRAPE_SECONDS}s"},
+        "rule_files": ["alerts.yml"],
+        "scrape_configs": jobs,
     }
-    job = {"job_name": deployment.gateway.label, "metrics_path": "/metrics", "static_configs": [target]}
-    return {"global": {"scrape_interval": f"{_SCRAPE_SECONDS}s"}, "scrape_configs": [job]}
 
 
 def _confined(*temporary: str) -> dict[str, Any]:

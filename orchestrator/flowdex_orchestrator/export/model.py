@@ -13,12 +13,13 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.export.encryption import Encryption, executor_encryption, gateway_encryption, outside
 from flowdex_orchestrator.export.roles import DEFAULTS, Role, image, role_of
 from flowdex_orchestrator.export.variables import WITHHELD, Variables, read_variables
 from flowdex_orchestrator.flow.deployment import Autoscale, ExecutorKubernetes, GatewayKubernetes, Storage
@@ -31,12 +32,16 @@ __all__ = [
     "EXECUTOR_PORT",
     "FLOW_FOLDER",
     "HOME",
+    "METRICS_PORT",
     "Deployment",
     "Workload",
     "dns_label",
     "make_deployment",
 ]
 
+METRICS_PORT = 9090
+"""At which every container has its metrics."""
+_METRICS = ("--metrics-host", "0.0.0.0", "--metrics-port", str(METRICS_PORT))  # nosec B104 # within the container
 EXECUTOR_PORT = 52000
 FLOW_FOLDER = "/etc/flowdex"
 HOME = "/var/lib/flowdex"
@@ -83,6 +88,7 @@ class Workload:
         qdrant: Host and port of the Qdrant server that it uses.
         startup: Seconds it may take to load.
         drain: Seconds it may take to end what it has begun.
+        encryption: What TLS asks of it.
     """
 
     name: str
@@ -112,6 +118,7 @@ class Workload:
     qdrant: tuple[str, int] | None = None
     startup: float = 600.0
     drain: float = GRACE
+    encryption: Encryption = field(default_factory=Encryption)
 
     @property
     def stateful(self) -> bool:
@@ -215,7 +222,8 @@ def make_deployment(
     started = [(index, executor) for index, executor in enumerate(flow.executors) if not executor.external]
     labels = _labels([executor.name for _, executor in started])
     ports = _gateway_ports(flow)
-    url = next(f"{protocol}://{GATEWAY}:{port}" for protocol, port in ports.items())
+    secure = "" if flow.gateway.serving_tls is None else "s"
+    url = next(f"{protocol}{secure}://{GATEWAY}:{port}" for protocol, port in ports.items())
     maker = _Maker(variables, url, image_prefix)
     if "bert" in ports:
         maker.remarks.append(
@@ -223,14 +231,16 @@ def make_deployment(
             "and replies can be read by whoever reaches them: keep them inside of the cluster"
         )
     executors = tuple(
-        maker.executor(executor, labels[executor.name], facts.get(index, {})) for index, executor in started
+        maker.executor(flow, executor, labels[executor.name], facts.get(index, {})) for index, executor in started
     )
+    gateway = _gateway(flow, ports, executors, variables, image_prefix)
+    maker.remarks += _certificate_remarks((gateway, *executors))
     return Deployment(
         name=dns_label(flow.name),
         flow=flow,
         text=text,
         files=_files(flow, text, maker.remarks),
-        gateway=_gateway(flow, ports, executors, variables, image_prefix),
+        gateway=gateway,
         executors=executors,
         variables=variables,
         remarks=tuple(dict.fromkeys(maker.remarks)),
@@ -274,6 +284,7 @@ def _gateway(
         arguments.append("--insecure")
     for protocol, port in ports.items():
         arguments += [f"--port-{protocol}", str(port)]
+    arguments += _METRICS
     for each in executors:
         arguments += ["--address", f"{each.name}=dns:///{each.label}:{EXECUTOR_PORT}"]
     pods = flow.gateway.kubernetes
@@ -289,7 +300,25 @@ def _gateway(
         secret_env=_secrets(GATEWAY, variables, pods.secret_env),
         startup=slowest + min(60.0, flow.gateway.ready_timeout or 60.0),
         drain=settings_from_flow(flow).drain,
+        encryption=gateway_encryption(flow, ports, GATEWAY, FLOW_FOLDER),
     )
+
+
+def _certificate_remarks(workloads: Iterable[Workload]) -> list[str]:
+    """Where certificates have to be put, and what they have to be for."""
+    remarks: list[str] = []
+    secrets: dict[str, dict[str, None]] = {}
+    for workload in workloads:
+        for secret, names in workload.encryption.files.items():
+            secrets.setdefault(secret, {}).update(dict.fromkeys(names))
+        if workload.encryption.health is not None:
+            remarks.append(f"{workload.name}: its certificate must be for the name {workload.label}")
+    for secret, files in secrets.items():
+        if wrong := outside(files):
+            remarks.append(f"{wrong[0]}: name certificates relative to the flow file, and beside it or below")
+        given = " ".join(f"--from-file={name.replace('/', '__')}={name}" for name in files)
+        remarks.append(f"certificates: in Kubernetes, kubectl create secret generic {secret} {given}")
+    return remarks
 
 
 @dataclass
@@ -301,7 +330,7 @@ class _Maker:
     prefix: str
     remarks: list[str] = field(default_factory=list)
 
-    def executor(self, executor: Executor, label: str, facts: Mapping[str, Any]) -> Workload:
+    def executor(self, flow: Flow, executor: Executor, label: str, facts: Mapping[str, Any]) -> Workload:
         pods, gpus = executor.kubernetes, _gpu_count(executor)
         role = role_of(executor, gpu=gpus > 0)
         embedded = bool(facts.get("embedded"))
@@ -320,6 +349,7 @@ class _Maker:
         downloads = role in (Role.ENCODER, Role.GPU_ENCODER) and _is_hub_id(model)
         if isinstance(model, str) and not downloads and role is not Role.OWN:
             self.remarks.append(f"{executor.name}: the model {model} must be at that path in the image, or on a volume")
+        encryption = executor_encryption(flow, executor, label, EXECUTOR_PORT, FLOW_FOLDER)
         index, mount = _index(pods, uri, embedded, executor.name, self.remarks)
         if embedded and executor.autoscale is not None:
             self.remarks.append(f"{executor.name}: an embedded index has one replica, so `autoscale` has no effect")
@@ -336,12 +366,13 @@ class _Maker:
                 "0.0.0.0",  # nosec B104 # within the container; not on the host
                 "--port",
                 str(EXECUTOR_PORT),
+                *_METRICS,
             ),
             ports={"grpc": EXECUTOR_PORT},
             replicas=1 if embedded else executor.replicas,
             autoscale=None if embedded else executor.autoscale,
             metric=pods.metric,
-            env={"FLOWDEX_URL": self.url, **_withheld(executor.name, self.variables), **plain},
+            env={"FLOWDEX_URL": self.url, **encryption.env, **_withheld(executor.name, self.variables), **plain},
             secret_env=secrets,
             index=index,
             index_mount=mount,
@@ -351,6 +382,7 @@ class _Maker:
             calls_gateway=calls_gateway,
             qdrant=_server(uri),
             startup=executor.ready_timeout or math.inf,
+            encryption=encryption,
         )
         return _with_gpus(workload, gpus, pods.gpu_resource) if gpus else workload
 

@@ -39,6 +39,7 @@ _PLAIN = {
 def load_flow(
     path: str | Path,
     *,
+    text_from: str | Path | None = None,
     context: Mapping[str, Any] | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Flow:
@@ -46,6 +47,7 @@ def load_flow(
 
     Args:
         path: The file.
+        text_from: A copy of it to read in its place; findings and relative paths go by `path` all the same.
         context: Values of `${{ CONTEXT.x }}`.
         env: Values of `${{ ENV.X }}` and `$X`; the process's environment by default.
 
@@ -54,7 +56,7 @@ def load_flow(
     """
     file = str(path)
     try:
-        with Path(path).open("rb") as stream:
+        with Path(text_from or path).open("rb") as stream:
             raw = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise FlowFileError([Finding("there is no such file", file=file)]) from None
@@ -103,7 +105,7 @@ def parse_flow(
         findings += [_finding(document, file, *problem) for problem in problems if not _follows(problem[0], document)]
     if findings or flow is None:
         raise FlowFileError(findings)
-    flow._document, flow._file = document, file
+    flow._document, flow._file, flow._text = document, file, text
     return flow
 
 

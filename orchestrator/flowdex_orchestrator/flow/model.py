@@ -63,6 +63,7 @@ class Flow(Section):
 
     _document: Document | None = PrivateAttr(None)
     _file: str | None = PrivateAttr(None)
+    _text: str = PrivateAttr("")
 
     @classmethod
     def unknown_key(cls, key: str) -> str:
@@ -138,6 +139,11 @@ class Flow(Section):
     def path(self) -> Path | None:
         """The file it was read from, None for a flow made in Python."""
         return Path(self._file) if self._file is not None else None
+
+    @property
+    def text(self) -> str:
+        """What the file says, byte order mark aside; empty for a flow made in Python."""
+        return self._text
 
     @property
     def folder(self) -> Path:

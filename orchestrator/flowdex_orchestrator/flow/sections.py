@@ -182,6 +182,9 @@ class Executor(Section):
     volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    canary: Milliseconds = Field(
+        default=10_000, description="Time between two looks at whether it still works, in ms; -1 for none."
+    )
     tls: Hops = Field(
         default=None, description="Encrypt what the gateway sends it: {certificate, key, ca}, where not as in `with`."
     )
@@ -199,6 +202,11 @@ class Executor(Section):
     def ready_timeout(self) -> float | None:
         """Seconds to load in, None for no limit."""
         return _seconds(self.timeout_ready)
+
+    @property
+    def canary_period(self) -> float | None:
+        """Seconds between two canaries, None for none."""
+        return _seconds(self.canary)
 
     @property
     def silent_timeout(self) -> float | None:
@@ -265,6 +273,9 @@ class FlowSettings(Section):
     )
     timeout_send: Milliseconds = Field(
         default=-1, description="Time for one call of an executor, in ms; -1 for no limit."
+    )
+    canary: Milliseconds = Field(
+        default=10_000, description="Time between two looks at whether an executor still works, in ms; -1 for none."
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")

@@ -1,6 +1,7 @@
-"""What a runner may change in a gateway that runs: where the executors' replicas are.
+"""What a runner may change in a gateway that runs: where the executors' replicas are, and some settings.
 
     runner --set_addresses {revision, addresses: {encoder: [...], ...}}--> pools: add what is new, drain what is gone
+           --configure {options, calls}--> the settings that `settings.LIVE` names, and how executors are called
 
 The table is always whole, so that sending it again does no harm, and numbered, so that an old one that arrives late is
 not taken for news.
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowdex.errors import InvalidInput, NotFound
 from flowdex_orchestrator.control import ControlServer
+from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.replicas import Replica
@@ -37,7 +39,8 @@ class GatewayAdmin:
     def __init__(self, gateway: Gateway, token: str) -> None:
         self._gateway = gateway
         self._revision = -1
-        self.server = ControlServer({"set_addresses": self._set_addresses, "ready": self._ready}, token)
+        methods = {"set_addresses": self._set_addresses, "configure": self._configure, "ready": self._ready}
+        self.server = ControlServer(methods, token)
 
     async def _ready(self, body: dict[str, Any]) -> dict[str, Any]:
         """Whether the gateway takes requests, for a runner that its other ports ask for a certificate."""
@@ -66,6 +69,19 @@ class GatewayAdmin:
             added = [replica for name in addresses for replica in pools[name].replicas if id(replica) not in known]
             await asyncio.gather(*removals, _wait_ready(added))
         return {name: {replica.address: replica.ready for replica in pools[name].replicas} for name in addresses}
+
+    async def _configure(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Take over settings, for requests from now on.
+
+        Args:
+            body: `options` as under `gateway: uses_with:`, of which those that cannot change are passed over, and
+                `calls`: for each executor, `timeout` (seconds, null for none) and `retries`.
+        """
+        options, calls = body.get("options"), body.get("calls")
+        if not isinstance(options, dict) or not isinstance(calls, dict):
+            raise InvalidInput("expected options and calls (executor -> timeout, retries)")
+        self._gateway.configure(GatewaySettings.from_options(options), calls)
+        return {}
 
 
 async def _wait_ready(replicas: Sequence[Replica]) -> None:

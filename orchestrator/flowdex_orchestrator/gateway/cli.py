@@ -6,7 +6,6 @@ flow.yml + options --> Gateway --> SIGTERM, SIGINT or the parent's death --> dra
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -41,6 +40,7 @@ logger = logging.getLogger(__name__)
     help="Where an executor runs; several for one NAME are its replicas, and so are all addresses of the name in "
     "NAME=dns:///HOST:PORT.  [default: host and port in the flow file]",
 )
+@click.option("--flow-text", type=click.Path(path_type=Path), hidden=True, help="A copy of FLOW.YML to read instead.")
 @click.option("--host", metavar="HOST", help="Address to listen on.  [default: the flow file's, 127.0.0.1]")
 @click.option(
     "--port-grpc", metavar="N", type=click.IntRange(0, 65535), help="gRPC port, 0 for any.  [default: the flow file's]"
@@ -91,6 +91,7 @@ logger = logging.getLogger(__name__)
 def gateway(
     *,
     flow_file: Path | None,
+    flow_text: Path | None,
     addresses: tuple[str, ...],
     host: str | None,
     port_grpc: int | None,
@@ -115,13 +116,15 @@ def gateway(
       flowdex gateway --flow flow.yml --address encoder=127.0.0.1:52000
       flowdex gateway --address encoder=10.0.0.5:52000 --address encoder=10.0.0.6:52000
     """  # noqa: D301 - click's mark for lines to keep
+    from flowdex.collector import settle
     from flowdex_orchestrator.access import Caller, Role, guard_of, keys_path
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.flow.certificates import gateway_files
+    from flowdex_orchestrator.gateway.descriptors import raise_limit
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
-    flow = load_flow(flow_file or default_flow_path())
+    flow = load_flow(flow_file or default_flow_path(), text_from=flow_text)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
     named = {"grpc": port_grpc, "http": port_http, "websocket": port_websocket}
     ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
@@ -155,8 +158,7 @@ def gateway(
                     guard.internal[token] = Caller("the runner", "", frozenset({Role.ADMIN}))
                     running.runner_token = token
                 running.runner = os.environ.get(RUNNER_VARIABLE)
-            gc.collect()
-            gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
+            settle()
             ready = asyncio.ensure_future(running.wait_ready())
             await asyncio.wait((ready, asyncio.ensure_future(stop.wait())), return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
@@ -164,6 +166,7 @@ def gateway(
             await stop.wait()
             logger.info("stopping: %d requests in flight", running.router.in_flight)
 
+    raise_limit()
     asyncio.run(serve())
 
 

@@ -45,7 +45,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.timeouts import within
 from flowdex_orchestrator.gateway.answer import Answer, read_answer
 from flowdex_orchestrator.gateway.exchange import LARGEST_REQUEST, Exchange, Metadata, NotBegun
-from flowdex_orchestrator.load import load_method, mean_queue_ms, queue_ms
+from flowdex_orchestrator.load import facts, load_method, mean_queue_ms, queue_ms
 from flowdex_orchestrator.tls import PLAIN, Hop
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 
@@ -56,14 +56,14 @@ _Stream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
 
 logger = logging.getLogger(__name__)
 
-_PING_SECONDS, _PONG_SECONDS = 5.0, 5.0
+_PING_SECONDS, _PONG_SECONDS = 3.0, 4.0
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # the limit is enforced once, where requests enter
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # retries are decided here, where what may run twice is known
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # this is how long an attempt may take: a busy replica is slow to greet
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", int(_PING_SECONDS * 1000)),
     ("grpc.keepalive_timeout_ms", int(_PONG_SECONDS * 1000)),
@@ -72,7 +72,7 @@ _CHANNEL_OPTIONS = (
 )
 # Then it is opened again. The answer to that is data, after which a server forgives pings: gRPC's servers, where nobody
 # has told them otherwise (stock Jina's), hang up after the third one without (gRFC A8).
-_WATCH_SECONDS = 10.0
+_WATCH_SECONDS = 8.0
 _ANSWER_SECONDS = 5.0  # for the first health answer, and for the endpoints
 _LOAD_SECONDS = 2.0
 _RETIRE_SECONDS = 60.0  # for calls on a connection that another has taken the place of
@@ -82,7 +82,7 @@ _TROUBLES = 3  # answers in a row that are none, or too late, until a replica is
 _FIRST_ASIDE, _LONGEST_ASIDE = 5.0, 60.0  # seconds
 _IN_TIME = 1.0  # seconds that a call must have had for its being late to be the replica's fault
 _REMOVED = "was removed"
-_NOT_SERVING = "is not serving: it is starting or stopping"
+_NOT_SERVING = "is not serving: it is starting, stopping, or its canary failed (see /status)"
 # Statuses that no executor answers with: something is wrong with the replica, and perhaps not with another one.
 _BROKEN = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 _OVERSIZED, _SERVER = "Received message larger than max", "SERVER:"  # gRPC's words
@@ -207,6 +207,10 @@ class Replica:
             self._task.cancel()
             self._task = asyncio.get_running_loop().create_task(self._keep_watching())
 
+    async def facts(self) -> dict[str, Any]:
+        """What it says of itself: versions, uptime, its canary; nothing where it does not say."""
+        return await facts(self._load, _LOAD_SECONDS)
+
     def put_aside(self, reason: str) -> None:
         """Take no more calls for a while, which is longer each time; those that it works on go on."""
         self.troubles = _TROUBLES - 1  # the next one is enough
@@ -325,6 +329,15 @@ class ReplicaPool:
         self._replicas: list[Replica] = []
         for address in addresses:
             self.add(address)
+
+    def configure(self, *, timeout: float | None, retries: int, wait: float) -> None:
+        """Go by other limits from the next call on; see the class."""
+        self._timeout, self._retries, self._wait = timeout, retries, wait
+
+    @property
+    def tenants(self) -> bool:
+        """Whether all replicas that are ready keep the documents of tenants apart."""
+        return all(replica.traits.tenants for replica in self._replicas if replica.ready)
 
     @property
     def replicas(self) -> Sequence[Replica]:

@@ -28,6 +28,7 @@ from flowdex.errors import (
     InvalidInput,
     NotFound,
     Overloaded,
+    PermissionDenied,
     TooLarge,
 )
 from flowdex.merge import merge_documents
@@ -35,6 +36,7 @@ from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.access.guard import FREE, Grant, Guard
+from flowdex_orchestrator.access.tenants import check_executors, pin
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
 from flowdex_orchestrator.gateway.metrics import Metrics
@@ -54,6 +56,7 @@ logger = logging.getLogger(__name__)
 _RESULTS_MARK = RESULTS_KEY.encode()
 _REINDEX_MARK = b"reindex"  # the parameter of /index that makes it a step of reindexing
 _CACHED_PLANS = 1024
+STATUS_ENDPOINT = "/status"
 _CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
 _COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
 
@@ -102,7 +105,8 @@ class _Request:
     """What the steps of one request share."""
 
     endpoint: str
-    parameters: bytes  # serialised, as the caller sent them
+    asked: bytes  # the parameters, serialised, as the caller sent them
+    parameters: bytes  # the same with what the gateway adds
     specific: Struct | None  # parsed, when some of them are addressed to one executor
     deadline: float | None
     metadata: Metadata
@@ -143,6 +147,11 @@ class Router:
         self._floating: set[asyncio.Task[_Message]] = set()
         self.metrics = Metrics()
         self._own: dict[str, Callable[[], Awaitable[Mapping[str, Any]]]] = {}
+
+    def configure(self, settings: GatewaySettings) -> None:
+        """Go by other limits from the next request on; see `Gateway.configure`."""
+        self._settings = settings
+        self.admission.configure(settings)
 
     def answer(self, endpoint: str, results: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
         """Answer an endpoint in the gateway itself.
@@ -213,9 +222,10 @@ class Router:
             if not let_in:
                 self.admission.check_wait(plan, bulk, deadline)
             begun = True
-            specific = head.parameters if frame.parameters and is_specific(head.parameters, self._pools) else None
+            parameters = self._pinned(plan, endpoint, frame.parameters, head.parameters, grant)
+            specific = head.parameters if parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
-            request = _Request(endpoint, frame.parameters, specific, deadline, metadata, idempotent, bulk)
+            request = _Request(endpoint, frame.parameters, parameters, specific, deadline, metadata, idempotent, bulk)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
@@ -285,6 +295,8 @@ class Router:
             head = frame.head()
             endpoint = head.header.exec_endpoint
             grant = self._enter(endpoint, frame)
+            if grant.tenant is not None:
+                raise PermissionDenied("endpoints that answer a stream are not for the key of a tenant")
             check_parameters(frame, head.parameters, self._settings)
             check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
@@ -464,6 +476,18 @@ class Router:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.warning("a floating executor failed: %s", error)
 
+    def _pinned(self, plan: Plan, endpoint: str, asked: bytes, parameters: Struct, grant: Grant) -> bytes:
+        """The parameters, serialised, with the caller's tenant in them, if it has one; `parameters` is changed too."""
+        if grant.tenant is None:
+            return asked
+        if endpoint == STATUS_ENDPOINT:
+            raise PermissionDenied("what single executors say of themselves is not for the key of a tenant")
+        check_executors(
+            {name: pool.tenants for name, pool in self._pools.items()}, [step.executor for step in plan.steps]
+        )
+        pin(parameters, grant.tenant)
+        return pb.DataRequestProtoWoData(parameters=parameters).SerializeToString()
+
     # ---- after ----
 
     def _note(self, endpoint: str, started: int, ended: BaseException | None, begun: bool) -> None:
@@ -487,7 +511,7 @@ class Router:
                 if RESULTS_KEY in parameters.fields:
                     results = parameters.fields[RESULTS_KEY].struct_value
                     tail.parameters.fields[RESULTS_KEY].struct_value.fields.MergeFrom(results.fields)
-        return answer._replace(parameters=request.parameters).join(tail.SerializeToString())
+        return answer._replace(parameters=request.asked).join(tail.SerializeToString())
 
 
 async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | memoryview) -> bytes:

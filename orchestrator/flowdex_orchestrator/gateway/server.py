@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from flowdex.certificates import CertificateFiles
-from flowdex.errors import ConfigurationError
+from flowdex.errors import ConfigurationError, NotFound
 from flowdex_orchestrator.access.network import check_open
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
-from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
+from flowdex_orchestrator.gateway.settings import LIVE, ExecutorTarget, GatewaySettings, options_of
 from flowdex_orchestrator.gateway.status import STATUS_ENDPOINT, metrics_text, status_results
 from flowdex_orchestrator.gateway.topology import GATEWAY, Topology
 from flowdex_orchestrator.tls import Hop
@@ -252,6 +253,25 @@ class Gateway:
         removals = [asyncio.ensure_future(pool.remove(address, drain=drain)) for address in gone]
         return _all(removals)
 
+    def configure(self, settings: GatewaySettings, calls: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go by other settings from now on, as far as they can change while requests come.
+
+        Args:
+            settings: Of which those that `LIVE` names are taken over.
+            calls: By executor, how it is called: `timeout` in seconds or None, and `retries`, negative for the default.
+
+        Raises:
+            NotFound: There is no such executor.
+        """
+        if unknown := [name for name in calls if name not in self.pools]:
+            raise NotFound(f"the gateway has no executor {unknown[0]!r}, only {', '.join(self.pools)}")
+        self.settings = replace(self.settings, **{name: getattr(settings, name) for name in LIVE})
+        self.router.configure(self.settings)
+        self._grpc.configure(self.settings)
+        for name, values in calls.items():
+            retries = values["retries"] if values["retries"] >= 0 else self.settings.replica_retries
+            self.pools[name].configure(timeout=values["timeout"], retries=retries, wait=self.settings.replica_wait)
+
     async def wait_ready(self) -> None:
         """Return once every executor has a ready replica."""
         await self._ready.wait()
@@ -295,17 +315,7 @@ def settings_from_flow(flow: Flow) -> GatewaySettings:
     Raises:
         ConfigurationError: A setting is unknown or wrong.
     """
-    gateway = flow.gateway
-    jinas = {
-        "title": gateway.title,
-        "description": gateway.description,
-        "cors": gateway.cors or None,
-        "insecure": gateway.insecure or None,
-        "hosts": gateway.hosts or None,
-        "bert_without_key": gateway.bert.without_key or None,
-    }
-    given = {name: value for name, value in jinas.items() if value is not None}
-    return GatewaySettings.from_options({**given, **gateway.uses_with})
+    return GatewaySettings.from_options(options_of(flow))
 
 
 def targets_from_flow(flow: Flow, addresses: Mapping[str, Sequence[str]] | None = None) -> list[ExecutorTarget]:

@@ -9,12 +9,31 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError
 
-__all__ = ["IDEMPOTENT_ENDPOINTS", "ExecutorTarget", "GatewaySettings"]
+if TYPE_CHECKING:
+    from flowdex_orchestrator.flow.model import Flow
+
+__all__ = ["IDEMPOTENT_ENDPOINTS", "LIVE", "ExecutorTarget", "GatewaySettings", "options_of"]
+
+LIVE = frozenset(
+    {
+        "max_in_flight",
+        "max_parameter_bytes",
+        "max_parameters",
+        "max_text_characters",
+        "max_texts",
+        "stream_window",
+        "replica_wait",
+        "replica_retries",
+        "split_documents",
+        "idempotent_endpoints",
+    }
+)
+"""Settings that a gateway can change while requests come (`flowdex reload`); for the others it starts anew."""
 
 # A call to one of these may run twice without harm: they only read, or write by document id.
 IDEMPOTENT_ENDPOINTS = frozenset(
@@ -151,6 +170,20 @@ class GatewaySettings:
             else:
                 values[name] = frozenset(_strings(name, value)) if kind is frozenset else _number(name, value, kind)
         return replace(default, **values)
+
+
+def options_of(flow: Flow) -> dict[str, Any]:
+    """The gateway's options as the file writes them."""
+    gateway = flow.gateway
+    own = {
+        "title": gateway.title,
+        "description": gateway.description,
+        "cors": gateway.cors or None,
+        "insecure": gateway.insecure or None,
+        "hosts": gateway.hosts or None,
+        "bert_without_key": gateway.bert.without_key or None,
+    }
+    return {**{name: value for name, value in own.items() if value is not None}, **gateway.uses_with}
 
 
 def _exactly(kind: type, name: str, value: Any) -> Any:

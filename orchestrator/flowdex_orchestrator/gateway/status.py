@@ -9,6 +9,8 @@ to report and no reason to fail.
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import time
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
@@ -17,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from flowdex import wire
 from flowdex.errors import FlowdexError, Unavailable
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.access.tenants import current_tenant
 from flowdex_orchestrator.gateway.topology import GATEWAY
+from flowdex_orchestrator.load import RESTARTS_VARIABLE, mean_queue_ms, queue_of
 from flowdex_orchestrator.observability.durations import BOUNDS, Durations
 
 if TYPE_CHECKING:
-    from flowdex_orchestrator.gateway.replicas import ReplicaPool
+    from flowdex_orchestrator.gateway.replicas import Replica, ReplicaPool
     from flowdex_orchestrator.gateway.server import Gateway
 
 __all__ = [
@@ -35,18 +39,26 @@ __all__ = [
 ]
 
 STATUS_ENDPOINT = "/status"
+_TOLD_TO_TENANTS = frozenset({"model", "dimensions", "fingerprint", "prompts", "max_length", "pooling", "distance"})
 
+_REPLICA_FACTS = ("versions", "uptime_s", "restarts", "canary")
 _SECONDS = 2.0  # for each executor to say how it is
 
 
 async def flow_status(gateway: Gateway) -> dict[str, Any]:
     """The flow's name, version, endpoints, executors with their replicas, and what each took; JSON values only."""
+    if current_tenant() is not None:
+        return await _status_for_tenants(gateway)
     endpoints = gateway.router.endpoints()
     metrics = gateway.router.metrics
-    answers, queues = await asyncio.gather(executor_statuses(gateway), queue_times(gateway))
+    answers, facts = await asyncio.gather(executor_statuses(gateway), _replica_facts(gateway))
+    # Of those that were asked: replicas come and go while it is waited for their answers.
+    replicas = {name: [each for each in pool.replicas if each in facts] for name, pool in gateway.pools.items()}
     return {
         "name": gateway.name,
         "version": version("flowdex"),
+        "python": platform.python_version(),
+        "restarts": int(restarts) if (restarts := os.environ.get(RESTARTS_VARIABLE, "")).isdecimal() else None,
         "uptime_s": round(time.monotonic() - gateway.started, 3),
         "ready": gateway.ready,
         "in_flight": gateway.router.in_flight,
@@ -64,16 +76,43 @@ async def flow_status(gateway: Gateway) -> dict[str, Any]:
                         "ready": replica.ready,
                         "in_flight": replica.in_flight,
                         "failure": replica.failure or None,
+                        **{key: facts[replica].get(key) for key in _REPLICA_FACTS},
                     }
-                    for replica in gateway.pools[target.name].replicas
+                    for replica in replicas[target.name]
                 ],
-                "queue_ms": queues.get(target.name),
+                "queue_ms": mean_queue_ms(queue_of(facts[each]) for each in replicas[target.name] if each.ready),
                 "calls": metrics.executors.get(target.name, Durations()).summary(),
                 "status": answers.get(target.name),
             }
             for target in gateway.targets
         ],
     }
+
+
+async def _status_for_tenants(gateway: Gateway) -> dict[str, Any]:
+    """The same without what would tell of others: no counts, loads, addresses."""
+    answers = await executor_statuses(gateway)
+    executors = []
+    for target in gateway.targets:
+        said = answers.get(target.name)
+        about = None if said is None else {key: value for key, value in said.items() if key in _TOLD_TO_TENANTS}
+        executors.append(
+            {"name": target.name, "uses": target.uses, "needs": list(target.needs), "replicas": [], "status": about}
+        )
+    return {
+        "name": gateway.name,
+        "version": version("flowdex"),
+        "uptime_s": round(time.monotonic() - gateway.started, 3),
+        "ready": gateway.ready,
+        "endpoints": gateway.router.endpoints(),
+        "executors": executors,
+    }
+
+
+async def _replica_facts(gateway: Gateway) -> dict[Replica, dict[str, Any]]:
+    """What each replica says of itself, also those that take no requests."""
+    replicas = [replica for pool in gateway.pools.values() for replica in pool.replicas]
+    return dict(zip(replicas, await asyncio.gather(*(each.facts() for each in replicas)), strict=True))
 
 
 async def queue_times(gateway: Gateway) -> dict[str, float]:

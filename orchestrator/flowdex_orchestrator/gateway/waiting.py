@@ -121,9 +121,13 @@ class Admission:
     """
 
     def __init__(self, settings: GatewaySettings, backlogs: Mapping[str, Backlog]) -> None:
-        self._settings = settings
         self._backlogs = backlogs
         self.refused: Counter[str] = Counter()
+        self.configure(settings)
+
+    def configure(self, settings: GatewaySettings) -> None:
+        """Go by other limits from the next request on; see `Gateway.configure`."""
+        self._settings = settings
         self.bulk_places = max(1, math.ceil(_BULK_PLACES * settings.max_in_flight))
 
     def is_bulk(self, size: int, asked: Priority | None) -> bool:

@@ -107,6 +107,7 @@ def up(
     from flowdex.errors import ConfigurationError, FlowdexError
     from flowdex_orchestrator.flow import load_flow
     from flowdex_orchestrator.flow.overrides import parse_overrides
+    from flowdex_orchestrator.runner.checking import Checked, check_flow
     from flowdex_orchestrator.runner.metrics import published
     from flowdex_orchestrator.runner.plan import make_plan
     from flowdex_orchestrator.runner.run import run_flow
@@ -124,28 +125,36 @@ def up(
         raise ConfigurationError(f"--replicas {external[0]}: it is external, so it is not started here")
     console = Console(stderr=True)
     with folder.locked():
-        if check:
-            _check(model, cwd)
-        expected = start_times(folder.read())
+        checked = Checked(folder.path, model)
+        findings = check_flow(model, cwd, checked) if check else []
+        for finding in findings:
+            click.echo(str(finding), err=True)
+        expected = start_times(folder.former())
+
+        def ready(state: FlowState) -> None:
+            if check and not findings:  # a doubt is said at every start
+                checked.remember()
+            _show_ready(state, began, background=background or detach)
+
         if detach:
             _prepare_background(folder)
         else:
             state = _begin(model, flow_file, folder)
             try:
-                plan = make_plan(model, flow_file, folder, cwd, overrides)
-                display = PlainLines(console) if background else display_for(console, expected)
+                plan = make_plan(model, flow_file, folder, cwd, overrides, text=folder.keep_text(model.text))
                 run = run_flow(
                     plan,
                     state,
                     folder,
-                    display,
-                    on_ready=lambda state: _show_ready(state, began, background=background),
+                    PlainLines(console) if background else display_for(console, expected),
+                    on_ready=ready,
                     on_stop=lambda: click.echo("Stopping the flow ...", err=True),
                     timeout=timeout or math.inf,
                 )
                 with published(state, metrics_port):
                     return asyncio.run(run)
             except FlowdexError as error:
+                checked.forget()
                 _note_failure(state, folder, str(error))
                 raise
     options = [part for name, count in replicas.items() for part in ("--replicas", f"{name}={count}")]
@@ -154,7 +163,7 @@ def up(
     options += ["--insecure"] if insecure else []
     options += [] if timeout is None else ["--timeout", str(timeout)]
     options += ["--metrics-port", str(metrics_port)]
-    _show_ready(_detach(flow_file, cwd, folder, options, expected), began, background=True)
+    ready(_detach(flow_file, cwd, folder, options, expected))
     return 0
 
 
@@ -204,8 +213,9 @@ def ps(flow: Path | None, as_json: bool) -> None:
         state.endpoints = {}
     pids = [each.process.pid for each in state.processes if each.process] if state is not None else []
     rows = process_rows(state, memory_of_groups(pids)) if state is not None else []
+    changed = state is not None and state.running and _differs(state, flow_file)
     if as_json:
-        click.echo(json.dumps(_as_json(state, flow_file, rows), indent=2))
+        click.echo(json.dumps({**_as_json(state, flow_file, rows), "file_changed": changed}, indent=2))
         return
     if lost:
         click.echo("The runner of this flow has died; what is left of it (`flowdex down` stops it):")
@@ -219,6 +229,22 @@ def ps(flow: Path | None, as_json: bool) -> None:
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(process_table(rows))
+    for process in state.processes if state is not None else ():
+        if process.cause:
+            click.echo(f"{process.label}: {process.cause}")
+    if changed:
+        click.echo(f"{flow_file} is not what runs any more: `flowdex reload --dry-run` says what differs.")
+
+
+def _differs(state: FlowState, flow_file: Path) -> bool:
+    """Whether the flow file has changed since it was started or reloaded."""
+    from flowdex_orchestrator.runner.state import fingerprint_of
+
+    try:
+        text = flow_file.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return True
+    return bool(state.fingerprint) and fingerprint_of(text) != state.fingerprint
 
 
 @click.command()
@@ -312,39 +338,24 @@ def _log_files(folder: RunFolder, name: str | None) -> list[Path]:
 # ---- the steps of `up` ----
 
 
-def _check(model: Flow, cwd: Path) -> None:
-    """Look for what can be known to fail; doubts are printed.
-
-    Raises:
-        FlowFileError: Something would fail.
-    """
-    from flowdex_orchestrator.flow import FlowFileError
-    from flowdex_orchestrator.flow.check import check_flow
-
-    findings = check_flow(model, folder=cwd)
-    if errors := [finding for finding in findings if finding.severity == "error"]:
-        raise FlowFileError(errors)
-    for finding in findings:
-        click.echo(str(finding), err=True)
-
-
 def _begin(model: Flow, flow_file: Path, folder: RunFolder) -> FlowState:
-    """Write the first state down, stop what a killed runner has left, move old logs aside."""
+    """Write the first state down, stop what a killed runner has left, remove its copies, move old logs aside."""
     import os
 
     from flowdex_orchestrator.runner.control import end_processes
     from flowdex_orchestrator.runner.logs import rotate
-    from flowdex_orchestrator.runner.state import FlowState, ProcessId
+    from flowdex_orchestrator.runner.state import FlowState, ProcessId, fingerprint_of
 
-    former = folder.read()
+    former = folder.former()
     if former is not None and (survivors := former.survivors()):
         end_processes(survivors, grace=2.0)
+    folder.forget_texts()
     for log in folder.logs.glob("*.log"):
         if log.stem != _RUNNER:
             rotate(log)
     runner = ProcessId.of(os.getpid())
     assert runner is not None, "a process that runs this line is alive"
-    state = FlowState(flow=str(flow_file), name=model.name, runner=runner)
+    state = FlowState(flow=str(flow_file), name=model.name, runner=runner, fingerprint=fingerprint_of(model.text))
     folder.write(state)
     return state
 

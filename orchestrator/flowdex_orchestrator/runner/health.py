@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
 from flowdex.errors import DeadlineExceeded, FlowdexError, Unavailable
 from flowdex.timeouts import within
 from flowdex_orchestrator.control import ask
+from flowdex_orchestrator.health import REASON_KEY
 from flowdex_orchestrator.tls import PLAIN, Hop
 
 __all__ = ["ControlProbe", "GrpcProbe", "HttpProbe", "Probe"]
@@ -23,7 +24,7 @@ __all__ = ["ControlProbe", "GrpcProbe", "HttpProbe", "Probe"]
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not meant for the next room
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # this is how long an attempt may take: a busy process is slow to greet
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),
 )
@@ -32,6 +33,11 @@ _CHECK = "/grpc.health.v1.Health/Check"
 
 class Probe(Protocol):
     """Asks one service whether it takes requests."""
+
+    @property
+    def reason(self) -> str:
+        """Why it takes none, where its last answer said so."""
+        ...
 
     @property
     def silent(self) -> bool:
@@ -55,6 +61,7 @@ class GrpcProbe:
         self._hop = hop
         self._generation = 0
         self._channel: grpc.aio.Channel | None = None
+        self.reason = ""
         self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
@@ -70,8 +77,11 @@ class GrpcProbe:
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
+        call: Any = check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        self.reason = ""
         try:
-            reply = await check(health_pb2.HealthCheckRequest(), timeout=timeout)
+            reply = await call
+            self.reason = next((value for key, value in await call.trailing_metadata() if key == REASON_KEY), "")
         except grpc.aio.AioRpcError as error:
             self.silent = error.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
             return error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -95,6 +105,7 @@ class ControlProbe:
 
     def __init__(self, address: str, token: str) -> None:
         self._address, self._token = address, token
+        self.reason = ""
         self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:
@@ -116,6 +127,7 @@ class HttpProbe:
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
+        self.reason = ""
         self.silent = False
 
     async def ready(self, timeout: float = 2.0) -> bool:

@@ -83,5 +83,8 @@ def _families(state: FlowState) -> Iterator[Metric]:
 def _targets(state: FlowState) -> bytes:
     """One group for each process: http_sd has labels by group."""
     ports = {each.label: each.metrics_port for each in list(state.processes) if each.metrics_port is not None}
-    groups = [{"targets": [f"{LOOPBACK}:{port}"], "labels": {"process": label}} for label, port in ports.items()]
+    groups = [
+        {"targets": [f"{LOOPBACK}:{port}"], "labels": {"process": label, "namespace": state.name}}
+        for label, port in ports.items()
+    ]
     return json.dumps(groups).encode()

@@ -13,7 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,16 +47,24 @@ _REACHED_AT = {"0.0.0.0": LOOPBACK, "::": "::1"}  # nosec B104 # read, not bound
 
 
 def make_plan(
-    flow: Flow, flow_file: Path, folder: RunFolder, cwd: Path, overrides: Overrides | None = None
+    flow: Flow,
+    flow_file: Path,
+    folder: RunFolder,
+    cwd: Path,
+    overrides: Overrides | None = None,
+    *,
+    text: Path | None = None,
 ) -> FlowPlan:
     """Choose ports and write the command lines.
 
     Args:
         flow: The flow; external executors are only watched.
-        flow_file: Its file, which the processes read again.
+        flow_file: Its file.
         folder: Takes the logs.
         cwd: The folder in which the processes run.
         overrides: Arguments of executors that differ from the file's.
+        text: A copy of the file, which the processes read, so that a process that starts anew is as it was whatever has
+            become of the file; without it they read the file.
 
     Raises:
         ConfigurationError: The gateway serves nothing that can be asked for its health, or a certificate cannot be
@@ -79,6 +87,7 @@ def make_plan(
         runner_port=free.pop(),
         metrics_port=free.pop(),
         token=secrets.token_urlsafe(32),
+        text=text,
         flow_key=secrets.token_urlsafe(32) if keys_path(flow) is not None else None,
         hops={executor.name: Hop(hop_files(flow, executor)) for executor in flow.executors},
         certificates=gateway_files(flow),
@@ -105,6 +114,31 @@ class _Planner:
     flow_key: str | None
     hops: Mapping[str, Hop]
     certificates: CertificateFiles | None
+    text: Path | None = None
+    texts: Mapping[str, Path] = field(default_factory=dict)  # of executors that have been reloaded alone
+
+    def reloaded(self, flow: Flow, text: Path, names: Collection[str] | None = None) -> _Planner:
+        """The planner after a reload.
+
+        Args:
+            flow: The new flow.
+            text: A copy of its file.
+            names: The executors that have it already, where not all do; the rest, gateway included, is as before.
+        """
+        if names is None:
+            return replace(self, flow=flow, text=text, texts={})
+        executors = tuple(flow.executor(each.name) if each.name in names else each for each in self.flow.executors)
+        return replace(
+            self,
+            flow=self.flow.model_copy(update={"executors": executors}),
+            texts={**self.texts, **dict.fromkeys(names, text)},
+        )
+
+    def again(self, plan: ProcessPlan, *, replicas: int, settings: Mapping[str, Any]) -> ProcessPlan:
+        """The plan of a replica that is there, by the flow as it is now."""
+        executor = self.flow.executor(plan.name)
+        place, metrics = (executor.hosts[0], plan.port), plan.metrics_port or 0
+        return self._replica(executor, plan.replica or 0, place, replicas, settings, metrics)
 
     @property
     def gateway_control(self) -> str:
@@ -266,4 +300,6 @@ class _Planner:
     def _launch(self, label: str, arguments: list[str] | tuple[str, ...], env: Mapping[str, str]) -> Launch:
         verb, *options = arguments
         command = (*FLOWDEX, verb, *options, "--flow", str(self.flow_file), "--parent-pid", str(os.getpid()))
+        text = self.text if verb == _GATEWAY else self.texts.get(options[0], self.text)
+        command += () if text is None else ("--flow-text", str(text))
         return Launch(command, env, self.cwd, self.folder.log(label))

@@ -17,7 +17,7 @@ from flowdex_orchestrator.runner.cli import locate
 if TYPE_CHECKING:
     from flowdex_orchestrator.runner.state import RunFolder
 
-__all__ = ["restart", "scale"]
+__all__ = ["ask_runner", "restart", "scale"]
 
 _flow = click.option(
     "--flow",
@@ -57,7 +57,7 @@ def scale(targets: tuple[str, ...], *, flow: Path | None, timeout: float | None)
         replicas[name] = int(number)
     _, folder, _ = locate(flow)
     began = time.monotonic()
-    before = _ask(folder, "scale", {"replicas": replicas}, timeout)["before"]
+    before = ask_runner(folder, "scale", {"replicas": replicas}, timeout)["before"]
     for name, count in replicas.items():
         was = ", as before" if before[name] == count else f" instead of {before[name]}"
         click.echo(f"{name} has {count} {'replica' if count == 1 else 'replicas'}{was} ({_since(began)})")
@@ -95,12 +95,12 @@ def restart(name: str, *, settings: tuple[str, ...], flow: Path | None, timeout:
         arguments[key] = value
     _, folder, _ = locate(flow)
     began = time.monotonic()
-    replicas = _ask(folder, "restart", {"executor": name, "settings": arguments}, timeout)["replicas"]
+    replicas = ask_runner(folder, "restart", {"executor": name, "settings": arguments}, timeout)["replicas"]
     count = "1 replica" if replicas == 1 else f"{replicas} replicas"
     click.echo(f"{name}: {count} restarted ({_since(began)})")
 
 
-def _ask(folder: RunFolder, method: str, body: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+def ask_runner(folder: RunFolder, method: str, body: dict[str, Any], timeout: float | None) -> dict[str, Any]:
     """Ask the runner of the flow.
 
     Raises:

@@ -43,11 +43,14 @@ class Scaler:
     Args:
         supervisor: Of the flow.
         planner: Plans new replicas, and the gateway in front of them.
+
+    Attributes:
+        planner: As given; a reload sets another.
     """
 
     def __init__(self, supervisor: Supervisor, planner: Planner) -> None:
         self._supervisor = supervisor
-        self._planner = planner
+        self.planner = planner
         self._settings = {name: dict(values) for name, values in planner.overrides.items()}
         self._busy: dict[str, str] = {}
         self._revision = 0
@@ -82,7 +85,7 @@ class Scaler:
                     f"{name} needs at least one replica, got {count!r}; `flowdex down` stops a flow"
                 )
         for name, count in targets.items():
-            if count > 1 and count > self.count(name) and await self._is_embedded(name):
+            if count > 1 and count > self.count(name) and await self.is_embedded(name):
                 raise Conflict(_EMBEDDED.format(name=name, what=f"have {count} replicas"))
         before = {name: self.count(name) for name in targets}
         with contextlib.ExitStack() as claims:
@@ -106,7 +109,7 @@ class Scaler:
             ConfigurationError, Conflict, Unavailable: As `scale`.
         """
         self._check(name)
-        if await self._is_embedded(name):
+        if await self.is_embedded(name):
             raise Conflict(_EMBEDDED.format(name=name, what="be restarted while it serves"))
         with self._claim(name, "restarted"):
             wanted = {**self._settings.get(name, {}), **settings}
@@ -118,6 +121,24 @@ class Scaler:
                     raise StartFailed(f"{error}\n{_restarted(name, done, len(replicas))}") from None
             self._settings[name] = wanted
         return len(replicas)
+
+    def replan(self) -> None:
+        """From now on, whatever process of the flow starts again does so by the planner as it is now."""
+        for each in self._supervisor.replicas():
+            if each.plan.launch is not None:
+                settings = self._settings.get(each.plan.name, {})
+                each.plan = self.planner.again(each.plan, replicas=self.count(each.plan.name), settings=settings)
+        replicas = self._supervisor.replicas()
+        self._supervisor.gateway.plan = self.planner.gateway([(each.plan.name, each.plan.address) for each in replicas])
+
+    async def configure_gateway(self, options: Mapping[str, Any], calls: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let the gateway that runs go by other settings; see `gateway.admin`.
+
+        Raises:
+            Unavailable: It does not answer.
+        """
+        body = {"options": dict(options), "calls": {name: dict(values) for name, values in calls.items()}}
+        await ask(self.planner.gateway_control, self.planner.token, "configure", body, timeout=_ANSWER)
 
     async def close(self) -> None:
         """Give up what is being done; the flow stops next."""
@@ -139,7 +160,7 @@ class Scaler:
     # ---- checks ----
 
     def _check(self, name: str) -> None:
-        if self._planner.flow.executor(name).external:
+        if self.planner.flow.executor(name).external:
             raise ConfigurationError(f"{name} is external: it is not started here, so it is scaled where it runs")
         if self._supervisor.stopping or self._supervisor.state.ready_at is None:
             what = "stopping" if self._supervisor.stopping else "still starting"
@@ -157,7 +178,8 @@ class Scaler:
         finally:
             del self._busy[name]
 
-    async def _is_embedded(self, name: str) -> bool:
+    async def is_embedded(self, name: str) -> bool:
+        """Whether an executor can have but one process, so that no other can take its place while it serves."""
         for each in self._supervisor.replicas(name):
             if each.state.state is State.READY:
                 return (await replica_traits(each.plan.address, each.plan.hop)).embedded
@@ -204,9 +226,7 @@ class Scaler:
 
     def _join(self, name: str, number: int, count: int, settings: Mapping[str, Any]) -> Supervised:
         taken = self._supervisor.ports()
-        return self._supervisor.join(
-            self._planner.replica(name, number, replicas=count, taken=taken, settings=settings)
-        )
+        return self._supervisor.join(self.planner.replica(name, number, replicas=count, taken=taken, settings=settings))
 
     async def _let_go(self, leaving: Sequence[Supervised], *, anyway: bool = False) -> None:
         """Take replicas out of the gateway, wait for their requests, end them.
@@ -235,7 +255,7 @@ class Scaler:
         """
         replicas = self._supervisor.replicas()
         gateway = self._supervisor.gateway
-        gateway.plan = self._planner.gateway([(each.plan.name, each.plan.address) for each in replicas])
+        gateway.plan = self.planner.gateway([(each.plan.name, each.plan.address) for each in replicas])
         addresses: dict[str, list[str]] = {}
         for each in replicas:
             addresses.setdefault(each.plan.name, []).append(each.plan.address)
@@ -245,8 +265,8 @@ class Scaler:
         while not self._supervisor.stopping:
             try:
                 await ask(
-                    self._planner.gateway_control,
-                    self._planner.token,
+                    self.planner.gateway_control,
+                    self.planner.token,
                     "set_addresses",
                     body,
                     timeout=_DRAIN + _ANSWER,

@@ -4,6 +4,7 @@
         lock                    held (flock) by the runner as long as it lives
         token                   of the runner that lives, readable by its user alone
         state.json              FlowState: replaced atomically at every change
+        flow-0a1b2c.yml         what the processes read: the flow file as it was at the start, or at the last reload
         logs/encoder-0.log      output of the replica; the previous run's is encoder-0.log.1
         logs/gateway.log, logs/runner.log
 
@@ -15,17 +16,19 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from flowdex.errors import ConfigurationError, Conflict, PermissionDenied, Unavailable
+from flowdex.formats import NewerFormat, flowdex_version, refuse_newer
 
 __all__ = [
     "FlowState",
@@ -34,11 +37,17 @@ __all__ = [
     "RunFolder",
     "State",
     "Status",
+    "fingerprint_of",
 ]
 
 HOME_VARIABLE = "FLOWDEX_HOME"
 _VERSION = 1
 _PROC = Path("/proc")
+
+
+def fingerprint_of(text: str) -> str:
+    """What tells one content of a flow file from another."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 class State(str, Enum):
@@ -138,6 +147,8 @@ class FlowState:
     grace: float = 0.0  # seconds that an orderly stop may take
     control: str = ""  # address at which the runner takes commands
     metrics: str = ""  # URL of the runner's metrics
+    fingerprint: str = ""  # of the flow file's content that the processes run
+    reloaded_at: float | None = None
 
     @property
     def running(self) -> bool:
@@ -149,27 +160,36 @@ class FlowState:
         return [p.process for p in self.processes if p.process is not None and p.process.alive]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"version": _VERSION, **asdict(self)}
+        """As JSON values, with the version that writes them."""
+        return {"version": _VERSION, "flowdex": flowdex_version(), **asdict(self)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FlowState:
-        """From JSON values.
+        """From JSON values; keys that this version does not know are passed over.
 
         Raises:
-            KeyError, TypeError, ValueError: It is not the state that this version writes.
+            NewerFormat: A newer version of flowdex wrote it.
+            KeyError, TypeError, ValueError: It is no state.
         """
-        values = dict(data)
-        if values.pop("version") != _VERSION:
-            raise ValueError("state.json was written by another version of flowdex")
+        refuse_newer(
+            "the state of the flow",
+            data["version"],
+            _VERSION,
+            written_by=data.get("flowdex"),
+            remedy="a runner of that version is stopped by SIGTERM to the process that holds the file `lock` beside it",
+        )
         processes = []
-        for item in values.pop("processes"):
-            identity = item.pop("process")
-            processes.append(
-                ProcessState(**{**item, "state": State(item["state"])}, process=identity and ProcessId(**identity))
-            )
-        runner = ProcessId(**values.pop("runner"))
-        return cls(**{**values, "status": Status(values["status"])}, runner=runner, processes=processes)
+        for item in data["processes"]:
+            identity = item["process"]
+            known = {**_known(ProcessState, item), "state": State(item["state"])}
+            processes.append(ProcessState(**{**known, "process": identity and ProcessId(**identity)}))
+        values = {**_known(cls, data), "status": Status(data["status"]), "runner": ProcessId(**data["runner"])}
+        return cls(**{**values, "processes": processes})
+
+
+def _known(kind: type[ProcessState] | type[FlowState], data: dict[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    return {key: value for key, value in data.items() if key in names}
 
 
 class RunFolder:
@@ -195,11 +215,40 @@ class RunFolder:
         return self.logs / f"{label}.log"
 
     def read(self) -> FlowState | None:
-        """The last written state; None when there is none that this version understands."""
+        """The last written state; None when there is none.
+
+        Raises:
+            NewerFormat: A newer version of flowdex wrote it.
+        """
         try:
             return FlowState.from_json(json.loads(self._state.read_text(encoding="utf-8")))
+        except NewerFormat:
+            raise
         except (FileNotFoundError, KeyError, TypeError, ValueError):
             return None
+
+    def former(self) -> FlowState | None:
+        """The same for who holds the lock, so that no runner lives: what a newer version left is no obstacle."""
+        try:
+            return self.read()
+        except NewerFormat:
+            return None
+
+    def keep_text(self, text: str) -> Path:
+        """Write down a flow file's content, for the processes to read; where it is."""
+        path = self.path / f"flow-{fingerprint_of(text)}.yml"
+        if not path.exists():
+            staging = path.with_suffix(".new")
+            staging.touch(mode=0o600)  # a flow file may hold secrets, and its own mode is its author's choice
+            staging.write_text(text, encoding="utf-8")
+            staging.replace(path)
+        return path
+
+    def forget_texts(self, *kept: Path) -> None:
+        """Remove what `keep_text` wrote, but for these."""
+        for path in self.path.glob("flow-*.yml"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
 
     def read_token(self) -> str:
         """The token that the runner wants to be shown.
@@ -259,7 +308,7 @@ class RunFolder:
             os.close(descriptor)
 
     def _held_by(self, pid: bytes) -> str:
-        state = self.read()
+        state = self.former()
         flow = state.flow if state is not None and state.running else "this flow"
         return (
             f"{flow} is running already (process {pid.decode(errors='replace') or 'unknown'}, state in {self.path}); "

@@ -16,9 +16,10 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowdex.timeouts import within
+from flowdex_orchestrator.load import RESTARTS_VARIABLE
 from flowdex_orchestrator.runner.diagnosis import Diagnosis, diagnose, last_words, remedy_for
 from flowdex_orchestrator.runner.health import Probe
 from flowdex_orchestrator.runner.logs import cut
@@ -200,7 +201,8 @@ class Supervised:
             cause = f"port {self.plan.port} on {self.plan.host} is taken"
             return Diagnosis(cause, remedy_for(cause))
         try:
-            self._child = await ChildProcess.start(launch)
+            environment = {**launch.env, RESTARTS_VARIABLE: str(self.state.restarts)}
+            self._child = await ChildProcess.start(replace(launch, env=environment))
         except OSError as error:
             return Diagnosis(f"could not start {launch.command[0]} in {launch.cwd}: {error}")
         self.state.process = self._child.identity
@@ -235,7 +237,7 @@ class Supervised:
                     return problem
                 if loading or not probe.silent:
                     heard = time.monotonic()
-                self._judge(healthy, silent)
+                self._judge(healthy, silent, probe.reason)
                 if child is not None and silent and time.monotonic() - heard > self.plan.timeout_silent:
                     child.kill()  # it would not hear anything else
                     await child.wait()
@@ -248,15 +250,15 @@ class Supervised:
             await asyncio.gather(ended, told, return_exceptions=True)
             await probe.close()
 
-    def _judge(self, healthy: bool, silent: int) -> None:
+    def _judge(self, healthy: bool, silent: int, reason: str) -> None:
         """Set the state by the last answers to the health check."""
         if healthy and self.state.state is not State.READY:
             if self.state.ready_at is None:
                 self.state.ready_at = time.time()
             self.state.cause = ""
             self._set(State.READY)
-        elif self.state.state is State.READY and silent >= self._policy.silent_after:
-            self.state.cause = "it does not answer health checks"
+        elif self.state.state is State.READY and (reason or silent >= self._policy.silent_after):
+            self.state.cause = reason or "it does not answer health checks"
             self._set(State.UNRESPONSIVE)
 
     def _silent_too_long(self) -> Diagnosis:

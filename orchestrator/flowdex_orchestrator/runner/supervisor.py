@@ -27,6 +27,8 @@ from flowdex_orchestrator.runner.state import FlowState, ProcessState, State, St
 from flowdex_orchestrator.runner.supervised import Policy, ProcessPlan, Supervised
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flowdex_orchestrator.flow.model import Flow
     from flowdex_orchestrator.flow.overrides import Overrides
 
@@ -50,6 +52,8 @@ class Planner(Protocol):
 
     Attributes:
         flow: The flow.
+        flow_file: Its file.
+        text: The copy of it that the processes read.
         overrides: Arguments of executors that differ from the file's.
         gateway_control: Address at which the gateway takes commands.
         runner_port: Port at which the runner takes commands.
@@ -58,6 +62,12 @@ class Planner(Protocol):
 
     @property
     def flow(self) -> Flow: ...  # noqa: D102 - above
+
+    @property
+    def flow_file(self) -> Path: ...  # noqa: D102 - above
+
+    @property
+    def text(self) -> Path | None: ...  # noqa: D102 - above
 
     @property
     def overrides(self) -> Overrides: ...  # noqa: D102 - above
@@ -79,6 +89,14 @@ class Planner(Protocol):
 
     def gateway(self, addresses: Sequence[tuple[str, str]]) -> ProcessPlan:
         """The gateway in front of these replicas: (executor, address)."""
+        ...
+
+    def again(self, plan: ProcessPlan, *, replicas: int, settings: Mapping[str, Any]) -> ProcessPlan:
+        """The plan of a replica that is there, by the flow as it is now."""
+        ...
+
+    def reloaded(self, flow: Flow, text: Path, names: Collection[str] | None = None) -> Planner:
+        """The planner after a reload, of all or of some executors."""
         ...
 
 
@@ -195,6 +213,10 @@ class Supervisor:
         while not self._stop_asked.is_set():
             self._raise_defects()
             await self._next_change(math.inf)
+
+    def publish(self) -> None:
+        """Tell of a change of `state` that somebody else has made."""
+        self._changed()
 
     # ---- replicas that come and go ----
 

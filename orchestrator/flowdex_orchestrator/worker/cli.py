@@ -42,6 +42,7 @@ _THREADS_END_WITHIN = 0.5  # seconds
     type=click.Path(path_type=Path),
     help="The flow file.  [default: flow.yml]",
 )
+@click.option("--flow-text", type=click.Path(path_type=Path), hidden=True, help="A copy of FLOW.YML to read instead.")
 @click.option("--host", metavar="HOST", help="Address to listen on.  [default: the flow's, else 127.0.0.1]")
 @click.option(
     "--port",
@@ -98,6 +99,7 @@ _THREADS_END_WITHIN = 0.5  # seconds
 def executor(  # noqa: PLR0917 - click passes them by name
     name: str,
     flow_file: Path | None,
+    flow_text: Path | None,
     host: str | None,
     port: int | None,
     replica: int,
@@ -129,7 +131,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
     from flowdex_orchestrator.worker.load import load_executor
     from flowdex_orchestrator.worker.server import MEBIBYTE, ServerOptions
 
-    flow = load_flow(flow_file or default_flow_path())
+    flow = load_flow(flow_file or default_flow_path(), text_from=flow_text)
     if settings:
         flow = flow.with_arguments({name: dict(map(parse_argument, settings))})
     entry = flow.executor(name)
@@ -148,6 +150,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         replica=replica,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
+        canary_period=entry.canary_period,
     )
     process_exit = _Exit()
     process_exit(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))

@@ -10,6 +10,7 @@ flowdex_worker_ready{executor}                                   1 while it take
 flowdex_worker_queue_requests{executor}                          those that wait for their turn now
 flowdex_worker_queue_oldest_seconds{executor}                    how long the first of them has waited
 flowdex_worker_queue_wait_seconds{executor}                      mean over those of the last seconds
+flowdex_canary_*                                                 see canary.py
 flowdex_build_info, process_*                                    as of every process: observability/families.py
 
 An executor says more in a method `metrics` that gives families of prometheus_client (or that is async and returns
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from jina import Executor
     from prometheus_client.core import Metric
 
+    from flowdex_orchestrator.worker.canary import Canary
     from flowdex_orchestrator.worker.endpoints import EndpointTable
 
 __all__ = ["WorkerMetrics"]
@@ -60,11 +62,13 @@ class WorkerMetrics:
         self._errors: dict[tuple[str, str], int] = {}
         self._loaded: Executor | None = None
         self._endpoints: EndpointTable | None = None
+        self._canary: Canary | None = None
         self._loop = asyncio.get_running_loop()
+        self._succeeded = 0
 
-    def open(self, executor: Executor, endpoints: EndpointTable) -> None:
-        """Say from now on what the loaded executor says."""
-        self._loaded, self._endpoints = executor, endpoints
+    def open(self, executor: Executor, endpoints: EndpointTable, canary: Canary | None) -> None:
+        """Say from now on what the loaded executor and its canary say."""
+        self._loaded, self._endpoints, self._canary = executor, endpoints, canary
         self._durations = {path: Durations() for path in (*endpoints.paths, _OTHER)}
 
     def observe(self, endpoint: str, seconds: float, error: str) -> None:
@@ -80,6 +84,13 @@ class WorkerMetrics:
         if error:
             key = path, error
             self._errors[key] = self._errors.get(key, 0) + 1
+        else:
+            self._succeeded += 1
+
+    def work_done(self) -> int:
+        """What grows while the executor works: its own attribute `work_done`, or the requests that succeeded."""
+        own = getattr(self._loaded, "work_done", None)
+        return own if isinstance(own, int) else self._succeeded
 
     def expose(self) -> bytes:
         """All of it as text."""
@@ -105,6 +116,8 @@ class WorkerMetrics:
             "endpoint",
             "type",
         )
+        if self._canary is not None:
+            yield from self._canary.metrics()
         if self._endpoints is None:
             return
         clock = self._endpoints.queue_clock

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import inspect
 import logging
 import os
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from flowdex.certificates import CertificateFiles
+from flowdex.collector import settle
 from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
@@ -38,6 +38,7 @@ from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serv
 from flowdex_orchestrator.processes import watch_parent
 from flowdex_orchestrator.tls import listen
 from flowdex_orchestrator.traits import Traits
+from flowdex_orchestrator.worker.canary import Canary
 from flowdex_orchestrator.worker.endpoints import EndpointTable
 from flowdex_orchestrator.worker.metrics import WorkerMetrics
 from flowdex_orchestrator.worker.service import ExecutorService
@@ -70,6 +71,7 @@ class ServerOptions:
         replica: Number of this replica, for its metrics.
         metrics_host: Address to listen on for Prometheus.
         metrics_port: Port for it; 0 takes any free one, None opens none.
+        canary_period: Seconds between two canaries, None for none.
     """
 
     host: str = "127.0.0.1"
@@ -83,6 +85,7 @@ class ServerOptions:
     replica: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    canary_period: float | None = 10.0
 
 
 async def serve(name: str, load: Callable[[], Executor], options: ServerOptions) -> None:
@@ -125,18 +128,33 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         return
 
     executor, endpoints, discovery, info = cast(_Loaded, loading.result().value)
-    metrics.open(executor, endpoints)
-    service.open(endpoints, discovery, info, Traits.of(executor))
+    canary = _canary(executor, options, metrics, health)
+    if canary is not None:
+        await canary.start()
+    metrics.open(executor, endpoints, canary)
+    service.open(endpoints, discovery, info, Traits.of(executor), canary)
     health.set(True)
     log.info("executor %s is ready after %.1f s: %s", name, time.monotonic() - started, ", ".join(endpoints.paths))
     await stop.requested
     log.info("executor %s finishes what is in flight and ends", name)
     health.close()
+    if canary is not None:
+        await canary.stop()
     await _drain(server, service, stop.grace)
     endpoints.close()
     closed = executor.close()
     if inspect.isawaitable(closed):
         await closed
+
+
+def _canary(executor: Executor, options: ServerOptions, metrics: WorkerMetrics, health: HealthService) -> Canary | None:
+    """What watches the executor, if it has a canary and one is wanted."""
+    ask: Callable[[], Awaitable[float | None]] | None = getattr(executor, "canary", None)
+    if ask is None or options.canary_period is None:
+        return None
+    return Canary(
+        ask, options.canary_period, served=metrics.work_done, changed=lambda problem: health.set(not problem, problem)
+    )
 
 
 # ---- listening ----
@@ -211,8 +229,7 @@ def _load(load: Callable[[], Executor], name: str, loop: asyncio.AbstractEventLo
         waited_for = warm_up()
         if inspect.isawaitable(waited_for):
             asyncio.run_coroutine_threadsafe(cast(Coroutine[Any, Any, None], waited_for), loop).result()
-    gc.collect()
-    gc.freeze()  # what is loaded stays: the collector need not walk over it while requests wait
+    settle()
     return executor, endpoints, discovery, info
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -28,7 +29,9 @@ from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.load import RESTARTS_VARIABLE
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
+from flowdex_orchestrator.worker.canary import Canary
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
 from flowdex_orchestrator.worker.exchange import Exchange, InFlight, Invocation, Refused
 
@@ -74,6 +77,9 @@ class ExecutorService:
         self._discovery = b""
         self._traits = NO_TRAITS
         self._info = b""
+        self._versions: dict[str, str] = {}
+        self._canary: Canary | None = None
+        self._started = time.monotonic()
         self._observe = observe
         self._draining = asyncio.Event()
         self._in_flight = InFlight()
@@ -90,6 +96,7 @@ class ExecutorService:
         discovery: pb.EndpointsProto,
         info: pb.JinaInfoProto,
         traits: Traits = NO_TRAITS,
+        canary: Canary | None = None,
     ) -> None:
         """Start to answer.
 
@@ -98,10 +105,13 @@ class ExecutorService:
             discovery: What to tell about them.
             info: What to tell about the software.
             traits: What to tell gateway and runner.
+            canary: Whose state to tell.
         """
+        self._canary = canary
         self._traits = traits
         self._discovery = discovery.SerializeToString()
         self._info = info.SerializeToString()
+        self._versions = dict(info.jina)
         self._endpoints = endpoints
 
     async def drain(self) -> None:
@@ -210,7 +220,16 @@ class ExecutorService:
 
     async def _load(self, data: bytes, context: Context) -> bytes:
         endpoints = await self._loaded(context)
-        return json.dumps({"queue_ms": round(endpoints.queue_ms, 3), "in_flight": self.in_flight}).encode()
+        restarts = os.environ.get(RESTARTS_VARIABLE, "")
+        said = {
+            "queue_ms": round(endpoints.queue_ms, 3),
+            "in_flight": self.in_flight,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "restarts": int(restarts) if restarts.isdecimal() else None,
+            "versions": self._versions,
+            "canary": self._canary.status() if self._canary is not None else None,
+        }
+        return json.dumps(said).encode()
 
     async def _loaded(self, context: Context) -> EndpointTable:
         try:

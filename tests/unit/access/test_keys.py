@@ -136,3 +136,16 @@ def test_expiry() -> None:
     naive = (now + timedelta(hours=1)).replace(tzinfo=None)
     assert not make_key(expires=naive)[1].expired, "a time without a zone is UTC"
     assert make_key()[1].roles == {Role.SEARCH}
+
+
+def test_a_newer_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    _, key = make_key()
+    write_keys(path, [key])
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "version": 2, "new": 1}))
+    with pytest.raises(ConfigurationError, match=r"keys.json is of format 2; this is flowdex .* formats up to 1"):
+        read_keys(path)
+    path.write_text(json.dumps({**content, "version": "x"}))
+    with pytest.raises(ConfigurationError, match="damaged"):
+        read_keys(path)

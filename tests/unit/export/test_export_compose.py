@@ -203,12 +203,21 @@ def test_with_monitoring_the_dashboard_is_that_of_a_cluster() -> None:
     made = default("monitoring")
     dashboard = made.files["grafana/dashboards/flowdex.json"]
     assert dashboard == (ROOT / "k8s/components/monitoring/dashboard.json").read_text(encoding="utf-8")
-    (job,) = yaml.safe_load(made.files["prometheus.yml"])["scrape_configs"]
-    (target,) = job["static_configs"]
+    configuration = yaml.safe_load(made.files["prometheus.yml"])
     constants = {each["name"]: each for each in json.loads(dashboard)["templating"]["list"]}
-    assert target["labels"] == {"namespace": constants["namespace"]["query"]}
-    assert target["targets"] == ["gateway:8080"]
-    assert "8080:8080" in stack(made)["services"]["gateway"]["ports"][1]
+    names = []
+    for job in configuration["scrape_configs"]:
+        (relabelled,) = job["relabel_configs"]
+        assert relabelled == {"target_label": "namespace", "replacement": constants["namespace"]["query"]}
+        (found,) = job["dns_sd_configs"]
+        command = stack(made)["services"][job["job_name"]]["command"]
+        assert command[command.index("--metrics-port") + 1] == str(found["port"])
+        names += found["names"]
+    assert names == ["gateway", "segmenter", "encoder", "indexer", "ranker"]
+    assert configuration["rule_files"] == ["alerts.yml"]
+    assert any(mount.endswith("/alerts.yml:ro") for mount in stack(made)["services"]["prometheus"]["volumes"])
+    (cluster,) = yaml.safe_load_all((ROOT / "k8s/components/monitoring/alerts.yaml").read_text(encoding="utf-8"))
+    assert yaml.safe_load(made.files["alerts.yml"]) == cluster["spec"], "the alerts are those of a cluster, too"
     (source,) = yaml.safe_load(made.files["grafana/provisioning/datasources/prometheus.yml"])["datasources"]
     assert source["url"] == "http://prometheus:9090"
     assert source["type"] == constants["datasource"]["query"]
@@ -246,7 +255,6 @@ def test_the_health_of_the_server_is_what_it_answers(status: int | None, healthy
     ("text", "addition", "words"),
     [
         (MINIMAL, "qdrant", "no executor of 'flowdex' would use a Qdrant server"),
-        ("jtype: Flow\nexecutors: [{name: a}]\n", "monitoring", "does not serve http"),
         (MINIMAL.replace("name: a", "name: grafana"), "monitoring", "'grafana' is also a service"),
     ],
 )

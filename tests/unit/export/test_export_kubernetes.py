@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from flowdex_orchestrator.export import make_deployment
 from flowdex_orchestrator.export.compose import render_compose
 from flowdex_orchestrator.export.folder import LIST, write_folder
 from flowdex_orchestrator.export.kubernetes import render
+from flowdex_orchestrator.export.model import METRICS_PORT
 from flowdex_orchestrator.flow import parse_flow
-from flowdex_orchestrator.gateway.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 FLOW = (ROOT / "flow.yml").read_text(encoding="utf-8")
@@ -276,25 +275,6 @@ def test_a_flow_with_a_server_of_its_own_keeps_its_file() -> None:
     assert "NetworkPolicy/a-to-qdrant" in objects(files, "components/qdrant/network-policies.yaml")
 
 
-def test_metrics_of_dashboard_and_autoscaler_exist(default: Files) -> None:
-    class Pool:
-        replicas = ()
-
-    class Gateway:
-        pools = {"a": Pool()}  # noqa: RUF012
-
-        class router:
-            in_flight = 0
-
-    metrics = Metrics()
-    metrics.observe("/encode", 1.0)
-    known = set(re.findall(r"^(flowdex_\w+)", metrics.expose(Gateway, {"a": 1.0}).decode(), re.MULTILINE))  # type: ignore[arg-type]
-    used = set(re.findall(r"flowdex_\w+", default["components/monitoring/dashboard.json"]))
-    used |= set(re.findall(r"flowdex_executor_\w+", default["components/keda/scaled-objects.yaml"]))
-    assert used
-    assert used <= known
-
-
 def test_dashboards_are_json(default: Files) -> None:
     board = json.loads(default["components/monitoring/dashboard.json"])
     for panel in board["panels"]:
@@ -303,10 +283,25 @@ def test_dashboards_are_json(default: Files) -> None:
             assert target["expr"].count("{") == target["expr"].count("}")
 
 
-def test_without_http_there_is_nothing_to_scrape() -> None:
-    files = export("executors: [{name: a}]")
-    assert not any(path.startswith("components/monitoring") for path in files)
-    assert "monitoring" not in files["overlays/production/kustomization.yaml"]
+def test_every_pod_is_scraped_and_prometheus_may(default: Files) -> None:
+    monitor, policy = yaml.safe_load_all(default["components/monitoring/pod-monitor.yaml"])
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (rule,) = policy["spec"]["ingress"]
+    assert rule == {"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": METRICS_PORT}]}
+    for name in ("gateway", "segmenter", "encoder", "indexer", "ranker"):
+        (workload,) = (
+            each
+            for each in yaml.safe_load_all(default[f"base/{name}.yaml"])
+            if each["kind"] in ("Deployment", "StatefulSet")
+        )
+        template = workload["spec"]["template"]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        (container,) = template["spec"]["containers"]
+        assert {each["name"]: each["containerPort"] for each in container["ports"]}[endpoint["port"]] == METRICS_PORT
+        arguments = container["args"]
+        assert arguments[arguments.index("--metrics-port") + 1] == str(METRICS_PORT)
+        assert arguments[arguments.index("--metrics-host") + 1] == "0.0.0.0"
 
 
 # ---- writing ----
@@ -411,7 +406,7 @@ def test_the_ports_of_bert_as_service_lead_to_one_gateway() -> None:
     base = {key: item for name in files if name.startswith("base/") for key, item in _objects_of(files, name).items()}
     assert {each["name"]: each["port"] for each in base["Service/gateway"]["spec"]["ports"]} == names
     (container,) = pod(base["Deployment/gateway"])["containers"]
-    assert {each["name"]: each["containerPort"] for each in container["ports"]} == names
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {**names, "metrics": METRICS_PORT}
     command = [*container.get("command", []), *container["args"]]
     assert command[command.index("--port-bert-out") + 1] == "6001"
     assert base["Deployment/gateway"]["spec"].get("replicas", 1) == 1

@@ -47,6 +47,7 @@ def test_the_gateway_knows_all_executors_by_name() -> None:
     assert made.gateway.arguments == (
         *("gateway", "--flow", "/etc/flowdex/flow.yml", "--host", "0.0.0.0", "--insecure"),
         *("--port-grpc", "5000", "--port-http", "8081"),
+        *("--metrics-host", "0.0.0.0", "--metrics-port", "9090"),
         *("--address", "My_Enc=dns:///my-enc:52000", "--address", "b=dns:///b:52000"),
     )
     assert made.gateway.ports == {"grpc": 5000, "http": 8081}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.flow import load_flow
@@ -73,3 +76,31 @@ def test_settings_come_from_uses_with_and_jinas_own_keys(tmp_path: Path) -> None
     assert (settings.cors, settings.title, settings.max_texts) == ({"*"}, "Ours", 5)
     (tmp_path / "flow.yml").write_text(FLOW)
     assert settings_from_flow(load_flow(tmp_path / "flow.yml")) == GatewaySettings()
+
+
+@given(
+    st.dictionaries(
+        st.one_of(st.sampled_from([each.name for each in fields(GatewaySettings)]), st.text(max_size=6)),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(),
+            st.text(max_size=6),
+            st.lists(st.one_of(st.text(max_size=4), st.integers()), max_size=3),
+            st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+        ),
+        max_size=4,
+    )
+)
+@example({"max_in_flight": float("inf")})
+@example({"max_texts": float("nan")})
+@example({"drain": float("inf")})
+def test_any_options(options: dict[str, object]) -> None:
+    """Settings, or an error of ours."""
+    try:
+        settings = GatewaySettings.from_options(options)
+    except ConfigurationError as error:
+        assert "gateway.uses_with" in error.message
+    else:
+        assert options.keys() <= {each.name for each in fields(settings)}

@@ -234,3 +234,12 @@ def test_ids_of_points_are_uuids_of_document_generation_and_ordinal(name: str, g
     assert [point.id for point in make_points(passages, slice(0, 1), sparse, generation)] == [
         str(uuid.uuid5(namespace, f"{generation}/{ordinal}/{name}")) for ordinal in (0, 1)
     ]
+
+
+def test_tags_are_bounded_and_fail_alone() -> None:
+    batch = documents(("a", 1), ("b", 1))
+    batch.tags = [{"t": "x" * 100}, {"t": "é" * 30}]
+    passages, failures = read_documents(batch, max_passages=10, max_tag_bytes=80)
+    assert passages.document_ids == ["b"]
+    assert isinstance(failures[0], TooLarge)
+    assert "max_tag_bytes" in failures[0].message

@@ -55,11 +55,25 @@ def test_state_survives_the_file(folder: RunFolder) -> None:
     assert sorted(path.name for path in folder.path.iterdir()) == ["state.json"]  # no temporary file is left
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 99}', '{"version": 1, "processes": []}', "null"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1, "processes": []}', "null"])
 def test_a_state_of_another_version_counts_as_none(folder: RunFolder, text: str) -> None:
     folder.write(a_state())
     (folder.path / "state.json").write_text(text)
     assert folder.read() is None
+
+
+def test_the_state_of_a_newer_version_is_refused(folder: RunFolder) -> None:
+    newer = a_state().to_json() | {"version": 99, "flowdex": "9.9.9", "unknown": 1}
+    folder.write(a_state())
+    (folder.path / "state.json").write_text(json.dumps(newer))
+    with pytest.raises(ConfigurationError, match=r"of format 99, written by flowdex 9\.9\.9; this is .* up to 1"):
+        folder.read()
+    assert folder.former() is None  # a start may replace it: the lock says that nothing runs
+    process = newer["processes"][0] | {"unknown": 2}
+    (folder.path / "state.json").write_text(json.dumps(newer | {"version": 1, "processes": [process]}))
+    read = folder.read()  # a key more is no other version
+    assert read is not None
+    assert read.processes[0].label == "encoder-1"
 
 
 @pytest.mark.parametrize("reader", ["proc", "ps"])

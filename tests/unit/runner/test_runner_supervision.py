@@ -35,6 +35,8 @@ SERVE = "touch {ready}; exec sleep 60"
 class FileProbe:
     """Healthy while the file is there."""
 
+    reason = ""
+
     def __init__(self, file: Path) -> None:
         self._file = file
         self.silent = False

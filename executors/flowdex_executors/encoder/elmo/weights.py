@@ -30,6 +30,8 @@ __all__ = ["CellWeights", "ElmoOptions", "ElmoWeights", "HighwayWeights", "read_
 Array = npt.NDArray[np.float32]
 
 _ACTIVATIONS = ("relu", "tanh")
+_LARGE = 16 * 2**20  # bytes of an array; no trained one of that size is packed to a twentieth
+_PACKED = 20
 _LEAST_WIDTH = 3  # ids of a word: its start, a character, its end
 
 
@@ -247,6 +249,13 @@ class _Arrays:
             raise ConfigurationError(
                 f"weights: {key!r} should hold floats of shape {shape} by the options, but holds {found.dtype} of "
                 f"shape {found.shape} ({self._path}); options and weights must be of one model"
+            )
+        if found.file.filename != self._file.filename or found.external or found.is_virtual:
+            raise ConfigurationError(f"weights: {key!r} of {self._path} lies in another file, which is not read")
+        if found.nbytes > _LARGE and found.nbytes > _PACKED * found.id.get_storage_size():
+            raise ConfigurationError(
+                f"weights: {key!r} of {self._path} claims {found.nbytes:,} bytes, and the file holds "
+                f"{found.id.get_storage_size():,} for it; it is not complete, or no file of weights"
             )
         try:
             array: Array = np.asarray(found[...], dtype=np.float32)

@@ -140,6 +140,8 @@ def _checked(path: Path, arrays: Mapping[str, Any], *, convert: bool) -> AwdLstm
     def check(name: str, key: str, array: Any, shape: tuple[int | None, ...]) -> Tensor:
         if not isinstance(array, torch.Tensor) or not array.is_floating_point() or array.layout != torch.strided:
             raise ConfigurationError(f"weights: {path}: {key} is not an array of floating-point numbers")
+        if array.numel() * array.element_size() > array.untyped_storage().nbytes():
+            raise ConfigurationError(f"weights: {path}: {key} claims more numbers ({array.numel():,}) than it holds")
         fits = array.ndim == len(shape) and all(b in (None, a) for a, b in zip(array.shape, shape, strict=True))
         if not fits or 0 in array.shape:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)

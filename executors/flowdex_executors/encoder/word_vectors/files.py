@@ -30,6 +30,7 @@ _DEFAULT_FILES = ("data/glove_6B_50d_emb.npy", "data/glove_6B_index.parquet")
 
 _LINE = 1 << 20  # bytes; a longer one is no line of word vectors
 _SAMPLE = 1 << 16
+_LARGEST_WORD = 4096  # bytes, in the mean
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _FASTTEXT_MODEL = (793712314).to_bytes(4, "little")
 _PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh91AY": "bzip2", b"\xfd7zXZ": "xz"}
@@ -106,8 +107,8 @@ def read_word_vectors(files: VectorFiles, limit: int | None = None) -> WordVecto
     """
     try:
         if files.vocabulary is not None:
-            words: Sequence[str] = _read_vocabulary(files.vocabulary)
             table = _npy(files.path)
+            words: Sequence[str] = _read_vocabulary(files.vocabulary, len(table))
             if len(words) != len(table):
                 raise ConfigurationError(
                     f"{files.vocabulary} has {len(words)} words, but {files.path} has {len(table)} vectors"
@@ -174,14 +175,14 @@ def _npy(path: Path) -> Matrix:
     return table
 
 
-def _read_vocabulary(path: Path) -> list[str]:
+def _read_vocabulary(path: Path, count: int) -> list[str]:
     if path.suffix == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, count)
     content = path.read_bytes().decode("utf-8", "replace")
     return [word.removesuffix("\r") for word in content.removesuffix("\n").split("\n")]
 
 
-def _read_parquet(path: Path) -> list[str]:
+def _read_parquet(path: Path, count: int) -> list[str]:
     try:
         from pyarrow import ArrowException  # type: ignore[import-untyped, unused-ignore]
         from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped, unused-ignore]
@@ -190,7 +191,15 @@ def _read_parquet(path: Path) -> list[str]:
             f"the vocabulary {path.name} is a Parquet file, which needs pyarrow: run pip install 'flowdex[models]'"
         ) from None
     try:
-        words: list[str] = ParquetFile(path).read().column(0).to_pylist()
+        file = ParquetFile(path)
+        parts = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        # Packed, a few bytes may stand for any number of words: what is claimed is looked at before it is read.
+        if file.metadata.num_rows != count or sum(part.total_byte_size for part in parts) > _LARGEST_WORD * count:
+            raise ConfigurationError(
+                f"{path} claims {file.metadata.num_rows:,} words, but there are {count:,} vectors; or the words are "
+                f"longer than {_LARGEST_WORD} bytes"
+            )
+        words: list[str] = file.read().column(0).to_pylist()
     except ArrowException as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
     return words

@@ -116,7 +116,7 @@ def read_component(path: Path, dimensions: int) -> Matrix:
         ConfigurationError: The file does not hold vectors of that size, at right angles to each other.
     """
     try:
-        stored: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        stored: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)  # a header may claim more
     except (OSError, ValueError, EOFError) as error:
         raise ConfigurationError(f"common_component: {path} cannot be read as .npy: {error}") from None
     if stored.dtype.kind != "f" or stored.ndim not in (1, 2) or stored.shape[-1] != dimensions or not stored.size:

@@ -3,7 +3,7 @@
 base/                     namespace, gateway, one file an executor, policies, the flow file
 components/qdrant         a Qdrant server; the embedded indexer becomes stateless    (Component: add it to any overlay)
 components/qdrant-cluster three of them
-components/monitoring     ServiceMonitor, Grafana dashboard
+components/monitoring     PodMonitor, alert rules, Grafana dashboard
 components/ingress        or components/gateway-api: the ways in
 components/keda           ScaledObjects in place of HorizontalPodAutoscalers
 overlays/local            one of everything, small, for kind or minikube
@@ -213,20 +213,19 @@ def _secrets_withheld(deployment: Deployment, served: list[Workload]) -> list[Ob
 
 
 def _monitoring(tree: _Tree, deployment: Deployment) -> None:
-    if "http" not in deployment.gateway.ports:
-        return
     folder = "components/monitoring"
     tree.add(
-        f"{folder}/service-monitor.yaml",
-        "Prometheus (its operator) asks the gateway.",
-        [monitoring.service_monitor(deployment)],
+        f"{folder}/pod-monitor.yaml",
+        "Prometheus (its operator) asks every pod.",
+        [monitoring.pod_monitor(deployment), monitoring.metrics_policy(deployment)],
     )
+    tree.add(f"{folder}/alerts.yaml", "What Prometheus warns of.", [monitoring.alert_rules(deployment)])
     tree.files[f"{folder}/dashboard.json"] = monitoring.dashboard(deployment)
     tree.kustomization(
         folder,
-        "Metrics of the gateway for Prometheus, and a dashboard for Grafana, whose sidecar finds it by its label.",
+        "Metrics of all pods for Prometheus, alerts, and a dashboard for Grafana, whose sidecar finds it by its label.",
         component=True,
-        resources=["service-monitor.yaml"],
+        resources=["alerts.yaml", "pod-monitor.yaml"],
         configMapGenerator=[
             {
                 "name": "flow-dashboard",
@@ -372,7 +371,7 @@ def _production(tree: _Tree, deployment: Deployment, indexers: list[Workload], h
     tree.add(f"{folder}/replicas.yaml", "Two of everything, so that a node may fail.", patches)
     tree.add(f"{folder}/availability.yaml", "Autoscalers and disruption budgets.", added)
     components = ["qdrant-cluster"] if has_server else []
-    components += ["monitoring"] if "http" in deployment.gateway.ports else []
+    components.append("monitoring")
     components += ["ingress"] if deployment.settings.ingress is None else []
     tree.kustomization(
         folder,

@@ -3,6 +3,7 @@
 Workload --> serviceAccount without token, non-root, read-only root file system
          --> container: flowdex executor NAME --flow /etc/flowdex/flow.yml --host 0.0.0.0 --port 52000
          --> /etc/flowdex   ConfigMap flow; Kustomize puts its hash into the name, so a change rolls the pods
+                            and, with TLS, the Secrets of certificates
              /var/lib/flowdex  working directory: the index's volume, or an empty folder
              /var/cache/flowdex, /tmp
 """
@@ -13,7 +14,7 @@ import math
 from typing import Any
 
 from flowdex_orchestrator.export.kubernetes.objects import Object, selector, without_empty
-from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, Deployment, Workload
+from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, METRICS_PORT, Deployment, Workload
 from flowdex_orchestrator.export.roles import Role
 
 __all__ = ["CONTAINER", "ENVIRONMENT", "FLOW", "cache_claim", "container_security", "pod_security", "pod_template"]
@@ -28,6 +29,7 @@ USER = 65532  # as in the Dockerfile
 PRE_STOP = 8
 """Seconds between the end of new connections (the address is taken out of the Service) and SIGTERM: longer than it
 takes the cluster to pass that on and gateways to look at DNS again, every 5.5 s at most."""
+_FOR_GROUP = 0o440  # the pod's group reads, nobody else
 _TO_END = 10  # seconds beyond the drain: what is stuck is killed then
 _PROBE_PERIOD = 5
 _UNLIMITED = 86_400  # seconds: a day is no limit
@@ -101,7 +103,10 @@ def _container(deployment: Deployment, workload: Workload) -> Object:
             "command": ["flowdex"],
             "args": list(workload.arguments),
             "workingDir": HOME,
-            "ports": [{"name": name, "containerPort": port} for name, port in workload.ports.items()],
+            "ports": [
+                {"name": name, "containerPort": port}
+                for name, port in {**workload.ports, "metrics": METRICS_PORT}.items()
+            ],
             "envFrom": [{"configMapRef": {"name": ENVIRONMENT}}] if plain else None,
             "env": _environment(workload),
             "resources": {"requests": dict(workload.requests), "limits": dict(workload.limits)},
@@ -134,8 +139,11 @@ def _environment(workload: Workload) -> list[Object]:
 def _probes(workload: Workload) -> Object:
     seconds = min(workload.startup, _UNLIMITED)
     startup = {"periodSeconds": _PROBE_PERIOD, "failureThreshold": math.ceil(seconds / _PROBE_PERIOD)}
+    asked = workload.encryption.health  # probes of the kubelet speak no TLS over gRPC, and have no certificate
     if workload.role is not Role.GATEWAY:
         health: Object = {"grpc": {"port": workload.ports["grpc"]}, "timeoutSeconds": 3}
+        if asked is not None:
+            health = {"exec": {"command": list(asked)}, "timeoutSeconds": 10}
         return {
             "startupProbe": {**health, **startup},
             "readinessProbe": {**health, "periodSeconds": _PROBE_PERIOD, "failureThreshold": 2},
@@ -147,8 +155,11 @@ def _probes(workload: Workload) -> Object:
     grpc, http = workload.ports.get("grpc"), workload.ports.get("http")
     started: Object = {"grpc": {"port": grpc}} if grpc else {"httpGet": {"path": "/health/ready", "port": "http"}}
     alive: Object = {"httpGet": {"path": "/health/live", "port": "http"}} if http else {"tcpSocket": {"port": "grpc"}}
+    if asked is not None:
+        started = {"exec": {"command": list(asked)}}
+        alive = {"tcpSocket": {"port": "http" if http else "grpc"}}
     return {
-        "startupProbe": {**started, "timeoutSeconds": 3, **startup},
+        "startupProbe": {**started, "timeoutSeconds": 3 if asked is None else 10, **startup},
         "readinessProbe": {**alive, "timeoutSeconds": 3, "periodSeconds": _PROBE_PERIOD, "failureThreshold": 2},
         "livenessProbe": {**alive, "timeoutSeconds": 10, "periodSeconds": 10, "failureThreshold": 6},
     }
@@ -178,6 +189,13 @@ def _volumes(deployment: Deployment, workload: Workload) -> list[Object]:
     if any("/" in name for name in deployment.files):
         configuration["items"] = [{"key": file_key(name), "path": name} for name in deployment.files]
     volumes: list[Object] = [{"name": FLOW, "configMap": configuration}]
+    if workload.encryption.files:  # beside the flow file: a volume of its own could not be mounted into another
+        certificates = [
+            {"secret": {"name": secret, "items": [{"key": file_key(name), "path": name} for name in names]}}
+            for secret, names in workload.encryption.files.items()
+        ]
+        sources = [{"configMap": configuration}, *certificates]
+        volumes = [{"name": FLOW, "projected": {"defaultMode": _FOR_GROUP, "sources": sources}}]
     if not (workload.stateful and workload.index_mount == HOME):
         volumes.append({"name": "home", "emptyDir": {}})
     if workload.model_cache is not None:

@@ -64,7 +64,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         return HTMLResponse(page, headers=policy)
 
     install_handlers(app)
-    routes = [route for router in routers for route in router.routes]
+    routes = app.state.own_routes = [route for router in routers for route in router.routes]
     app.add_middleware(ExactRoutes, routes=routes)
     app.add_middleware(IncidentMiddleware)
     # On loopback, names other than our own are a trick (DNS rebinding); elsewhere nobody knows them but the operator.

@@ -28,6 +28,7 @@ from flowdex import wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ExecutorError, InvalidInput, NotFound
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.access.tenants import current_tenant
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.call import ERRORS, Call, FlowCall
 from flowdex_orchestrator.gateway.http.comparison import Ranking, agreement, rank
@@ -256,7 +257,8 @@ async def _encode(
     Raises:
         ExecutorError: The encoder does not give one vector a text.
     """
-    maker = str(encoder.about.get("fingerprint") or encoder.names)
+    # A tenant's own: how many texts were `encoded` would tell what others have compared.
+    maker = f"{current_tenant() or ''} {encoder.about.get('fingerprint') or encoder.names}"
     keys = [key_of(maker, role, row["text"], row["context"]) for row in rows]
     kept = {key: found for key in keys if (found := cache.get(key)) is not None}
     known: dict[Key, Vectors | None] = {key: found if found.size else None for key, found in kept.items()}

@@ -19,6 +19,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.errors import FlowdexError, InternalError, InvalidInput, NotFound, Unauthenticated
@@ -101,7 +102,8 @@ def install_handlers(app: FastAPI) -> None:
             return problem(NotFound(_no_such_path(request, app)), request)
         detail = error.detail
         if error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "another method")
+            allowed = ", ".join(sorted(_methods(request, app)))
+            error.headers = {**(error.headers or {}), "Allow": allowed}
             detail = f"{request.url.path} does not take {request.method}; use {allowed}"
         name = "TooLarge" if error.status_code == 413 else "InvalidInput"
         title = _TITLES.get(error.status_code, "Request refused")
@@ -195,6 +197,13 @@ def _pointer(location: Iterable[Any]) -> str:
     if where != "body":
         path = [where, *path]
     return "/".join(["#", *(str(part).replace("~", "~0").replace("/", "~1") for part in path)])
+
+
+def _methods(request: Request, app: FastAPI) -> set[str]:
+    """All methods that a path takes: routes are of one method each, and the framework names those of the first."""
+    scope = {**request.scope, "method": ""}
+    routes = [route for route in app.state.own_routes if isinstance(route, Route)]
+    return {method for route in routes if route.matches(scope)[0] is Match.PARTIAL for method in route.methods or ()}
 
 
 def _no_such_path(request: Request, app: FastAPI) -> str:

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flowdex.errors import FlowdexError, PermissionDenied
 from flowdex_orchestrator.access.guard import CALLER, check_role
 from flowdex_orchestrator.access.network import is_loopback
-from flowdex_orchestrator.access.roles import route_role
+from flowdex_orchestrator.access.roles import NOT_FOR_TENANTS, route_role
 from flowdex_orchestrator.gateway.http.body import JsonRoute
 from flowdex_orchestrator.gateway.http.problems import problem, shape_errors
 
@@ -114,6 +114,8 @@ class Protection:
             return None
         caller = guard.identify(token_in(scope))
         check_role(caller, role, path)
+        if caller.tenant is not None and path in NOT_FOR_TENANTS:
+            raise PermissionDenied(f"{path} is not for the key of a tenant")
         return caller
 
     def _check_host(self, scope: Scope) -> None:

@@ -15,7 +15,7 @@ from fastapi import Response
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
-from flowdex.errors import ExecutorError
+from flowdex.errors import ExecutorError, InvalidInput
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.http import replies
 from flowdex_orchestrator.gateway.http.call import FlowCall
@@ -56,6 +56,7 @@ async def embed(
 
     Raises:
         ExecutorError: There is not one vector for each input.
+        InvalidInput: The vectors of tokens are asked for, and the encoder has none.
     """
     chosen = {name: value for name, value in parameters.items() if value is not None}
     pooled = chosen.get("pooling") != "none"
@@ -89,6 +90,9 @@ async def embed(
 
 def _vectors(batch: DocumentBatch, pooled: bool) -> Sequence[npt.NDArray[np.float32]]:
     if not pooled:
-        return [np.asarray(matrix, dtype=np.float32) for matrix in batch.column("embedding") if matrix is not None]
+        matrices = [np.asarray(matrix, dtype=np.float32) for matrix in batch.column("embedding") if matrix is not None]
+        if any(matrix.ndim != 2 for matrix in matrices):
+            raise InvalidInput("the encoder gives no vectors of single tokens; name another one as `model`")
+        return matrices
     vectors = batch.embeddings
     return [] if vectors is None else list(vectors)

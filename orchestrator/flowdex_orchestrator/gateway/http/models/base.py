@@ -53,7 +53,8 @@ def kind(value: Any) -> str:
     return names.get(type(value), "null")
 
 
-_ONE_OR_MANY = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+_STRING = {"type": "string", "minLength": 1}
+_ONE_OR_MANY = {"anyOf": [_STRING, {"type": "array", "items": _STRING, "minItems": 1}]}
 Text = Annotated[str, BeforeValidator(checked_text), WithJsonSchema({"type": "string", "minLength": 1})]
 Id = Annotated[str, StringConstraints(strict=True, min_length=1)]
 Texts = Annotated[list[Text], BeforeValidator(strings), WithJsonSchema(_ONE_OR_MANY)]
@@ -64,9 +65,9 @@ Segment = Literal["passage", "sentence", "markdown", "document"]
 
 
 class Request(BaseModel):
-    """A request's body: no key but those of the model."""
+    """A request's body: no key but those of the model, and no value of another type."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     @model_validator(mode="before")
     @classmethod

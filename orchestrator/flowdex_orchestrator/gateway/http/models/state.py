@@ -25,6 +25,15 @@ class Durations(BaseModel):
     )
 
 
+class Canary(BaseModel):
+    """Whether a text of flowdex's own still comes back through the replica's queue and device as at the start."""
+
+    ok: bool
+    problem: str | None = Field(description="Why the replica takes no requests.")
+    cosine: float | None = Field(description="Of the last one's vector with that of the start; null without vectors.")
+    age_s: float = Field(description="Since the last one that came back right.")
+
+
 class ReplicaStatus(BaseModel):
     """One replica of an executor, as this gateway sees it."""
 
@@ -32,6 +41,13 @@ class ReplicaStatus(BaseModel):
     ready: bool
     in_flight: int = Field(description="Calls it is working on for this gateway.")
     failure: str | None = Field(description="Why it is not ready.")
+    versions: dict[str, str] | None = Field(
+        description="Of flowdex, Python and what matters beside them; null where it does not say, as the following.",
+        examples=[{"flowdex": "0.1.0", "python": "3.11.9"}],
+    )
+    uptime_s: float | None
+    restarts: int | None = Field(description="How often its runner had to start it again; null without a runner.")
+    canary: Canary | None = Field(description="Null where it has none.")
 
 
 class ExecutorStatus(BaseModel):
@@ -53,6 +69,8 @@ class Status(BaseModel):
 
     name: str = Field(examples=["flowdex"])
     version: str
+    python: str = Field(description="Version of the gateway's Python.")
+    restarts: int | None = Field(description="How often the gateway's runner had to start it again; null without one.")
     uptime_s: float
     ready: bool = Field(description="Whether every executor has a replica that takes requests.")
     in_flight: int = Field(description="Requests the gateway is working on.")
