@@ -3,5 +3,5 @@
     cd tests && python -m chaos [--rounds 50] [--only NAME] [--write ../docs/faults.md]
 
 Each fault is a function `async (Setting) -> list[Row]`. It starts its own flow (`flow`), sends requests that are
-checked (`load`) and does harm meanwhile. tests/fault/test_faults.py runs the same in short.
+checked (`load`) and does harm meanwhile.
 """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chaos.load import Tally
 
@@ -45,7 +46,7 @@ class Row:
     note: str = ""
 
 
-Run = Callable[[Setting], Awaitable[list[Row]]]
+Run = Callable[[Setting], Coroutine[Any, Any, list[Row]]]
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def flow_yaml(
     index: str = "edge://.flowdex/index",
     gateway: str = "",
     common: str = "",
-    more: str = "",
+    encoder_more: str = "",
+    indexer_more: str = "",
 ) -> str:
     """A flow file: the default flow with two replicas of an encoder.
 
@@ -56,7 +57,8 @@ def flow_yaml(
         index: URI of the index.
         gateway: Further lines of `gateway:`, indented.
         common: Further lines of `with:`, indented.
-        more: Further arguments of the indexer, such as ", retry_for: 1".
+        encoder_more: Further lines of the encoder, indented.
+        indexer_more: Further arguments of the indexer, such as ", retry_for: 1".
     """
     return f"""\
 jtype: Flow
@@ -68,9 +70,9 @@ with:
 {gateway}executors:
   - name: segmenter
     uses: flowdex_executors.Segmenter
-{encoder}  - name: indexer
+{encoder}{encoder_more}  - name: indexer
     uses: flowdex_executors.QdrantIndexer
-    uses_with: {{uri: "{index}"{more}}}
+    uses_with: {{uri: "{index}"{indexer_more}}}
   - name: ranker
     uses: flowdex_executors.Ranker
 """
@@ -119,6 +121,10 @@ class ChaosFlow:
         state = self._folder.read()
         assert state is not None
         return state
+
+    def token(self) -> str:
+        """Of its runner and gateway."""
+        return self._folder.read_token()
 
     def processes(self, name: str | None = None) -> list[ProcessState]:
         """Those of one executor (or "gateway"), or all."""

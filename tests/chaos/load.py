@@ -29,7 +29,7 @@ DEADLINE = 10.0  # seconds of every request
 GRACE = 1.5  # seconds after that in which the error must be there
 BATCH = 8
 KINDS = ("encode", "search", "index")
-_PAUSE = 0.05  # seconds after a failure
+_PAUSE = 0.02  # seconds of a client after each request: two cores are to be left for processes that start again
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Tally:
     """
 
     sent: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     untyped: list[str] = field(default_factory=list)
     late: int = 0
@@ -59,6 +59,10 @@ class Tally:
     recoveries: list[float] = field(default_factory=list)
     gap: float = 0.0
     said: dict[str, str] = field(default_factory=dict)
+
+    def count_failure(self, name: str) -> None:
+        """One more request that failed with this error."""
+        self.failed[name] = self.failed.get(name, 0) + 1
 
     def check(self) -> None:
         """Raise unless every request was answered rightly or failed with a typed error in time, and nothing is lost."""
@@ -84,6 +88,7 @@ class Load:
         expect: Texts -> vectors, as `encode` must answer them.
         index: Whether to write as well.
         clients: How many encode and how many search, half of each over gRPC and half over HTTP.
+        text_size: Characters of a document.
     """
 
     def __init__(
@@ -94,17 +99,19 @@ class Load:
         expect: Callable[[Sequence[str]], np.ndarray] = known_vectors,
         index: bool = True,
         clients: int = 2,
-        seed: int = 0,
+        text_size: int = 0,
     ) -> None:
         self.flow = flow
         self.tally = tally
         self.ledger: dict[int, _Entry] = {}
         self.succeeded = dict.fromkeys(KINDS, 0.0)  # when one that was answered rightly was last begun
-        self.refused: list[FlowdexError] = []  # by the writer
+        self.failed_at = 0.0  # when a request last failed
+        self.refused: list[FlowdexError] = []  # the writer's
         self._expect = expect
         self._index = index
         self._clients = clients
-        self._chance = random.Random(seed)
+        self._text_size = text_size
+        self._chance = random.Random(0)
         self._stopping = False
         self._answered = time.monotonic()
 
@@ -194,7 +201,7 @@ class Load:
                     numbers = self._chance.sample(range(len(self.ledger)), BATCH)  # type: ignore[assignment]
                 for number in numbers:
                     self.ledger.setdefault(number, _Entry()).sent += 1
-                batch = [_document(number, self.ledger[number].sent) for number in numbers]
+                batch = [_document(number, self.ledger[number].sent, self._text_size) for number in numbers]
 
                 async def index(batch: list[Document] = batch) -> str:
                     stored = (await client.index(batch, timeout=DEADLINE)).documents
@@ -230,12 +237,14 @@ class Load:
             if kind != "index":
                 tally.gap = max(tally.gap, time.monotonic() - self._answered)
                 self._answered = time.monotonic()
+            await asyncio.sleep(_PAUSE)
             return True
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(5 * _PAUSE)
         return False
 
     def _failed(self, error: FlowdexError) -> None:
-        self.tally.failed[error.name] += 1
+        self.failed_at = time.monotonic()
+        self.tally.count_failure(error.name)
         self.tally.said[error.name] = error.message
 
     # ---- afterwards ----
@@ -247,8 +256,10 @@ class Load:
             versions: dict[str, int] = {}
             try:
                 async for document in client.scroll():
-                    found[document.id] += 1
-                    versions[document.id] = _version_in(document.text)
+                    name = str(document.id)
+                    found[name] += 1
+                    if name[1:].isdigit():  # the others are the fault's own
+                        versions[name] = _version_in(document.text)
             except NotFound:
                 assert not self.ledger
             acknowledged = {f"d{number}": entry for number, entry in self.ledger.items() if entry.acknowledged}
@@ -265,8 +276,9 @@ def _word(number: int) -> str:
     return f"planted{number}x{number * 7919 % 10007}"
 
 
-def _document(number: int, version: int) -> Document:
-    return Document(f"The word {_word(number)} stands in version {version} of this document.", id=f"d{number}")
+def _document(number: int, version: int, size: int) -> Document:
+    text = f"The word {_word(number)} stands in version {version} of this document."
+    return Document(text + " It is long." * (size // 12), id=f"d{number}")
 
 
 def _version_in(text: str) -> int:

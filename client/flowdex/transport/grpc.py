@@ -56,7 +56,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # A gateway that restarts is found again within the client's own retries.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # this is how long an attempt may take: a busy gateway is slow to greet
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 

@@ -64,7 +64,7 @@ _GRPC_OPTIONS: dict[str, int] = {
     "grpc.max_send_message_length": -1,
     # A server that comes back is found within our own retries; gRPC would wait up to two minutes.
     "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.min_reconnect_backoff_ms": 1000,
+    "grpc.min_reconnect_backoff_ms": 5000,  # this is how long an attempt may take
     "grpc.max_reconnect_backoff_ms": 2000,
 }
 _CUT_OFF = ("Stream removed", "RST_STREAM", "Socket closed", "GOAWAY")

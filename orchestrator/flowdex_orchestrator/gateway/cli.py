@@ -121,6 +121,7 @@ def gateway(
     from flowdex_orchestrator.control import RUNNER_VARIABLE
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.flow.certificates import gateway_files
+    from flowdex_orchestrator.gateway.descriptors import raise_limit
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
 
     flow = load_flow(flow_file or default_flow_path(), text_from=flow_text)
@@ -165,6 +166,7 @@ def gateway(
             await stop.wait()
             logger.info("stopping: %d requests in flight", running.router.in_flight)
 
+    raise_limit()
     asyncio.run(serve())
 
 

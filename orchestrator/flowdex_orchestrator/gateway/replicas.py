@@ -56,14 +56,14 @@ _Stream = grpc.aio.UnaryStreamMultiCallable[Any, Any]
 
 logger = logging.getLogger(__name__)
 
-_PING_SECONDS, _PONG_SECONDS = 5.0, 5.0
+_PING_SECONDS, _PONG_SECONDS = 3.0, 4.0
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # the limit is enforced once, where requests enter
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),  # retries are decided here, where what may run twice is known
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # this is how long an attempt may take: a busy replica is slow to greet
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", int(_PING_SECONDS * 1000)),
     ("grpc.keepalive_timeout_ms", int(_PONG_SECONDS * 1000)),
@@ -72,7 +72,7 @@ _CHANNEL_OPTIONS = (
 )
 # Then it is opened again. The answer to that is data, after which a server forgives pings: gRPC's servers, where nobody
 # has told them otherwise (stock Jina's), hang up after the third one without (gRFC A8).
-_WATCH_SECONDS = 10.0
+_WATCH_SECONDS = 8.0
 _ANSWER_SECONDS = 5.0  # for the first health answer, and for the endpoints
 _LOAD_SECONDS = 2.0
 _RETIRE_SECONDS = 60.0  # for calls on a connection that another has taken the place of

@@ -24,7 +24,7 @@ __all__ = ["ControlProbe", "GrpcProbe", "HttpProbe", "Probe"]
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not meant for the next room
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # this is how long an attempt may take: a busy process is slow to greet
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.use_local_subchannel_pool", 1),
 )
