@@ -175,7 +175,8 @@ class Gateway:
             ConfigurationError: A port cannot be had, what a protocol needs is not installed, or everybody on the
                 network could call.
         """
-        check_open(host, keys=self.guard is not None, insecure=self.settings.insecure)
+        mutual = self.certificates is not None and self.certificates.ca is not None
+        check_open(host, keys=mutual or self.guard is not None, insecure=self.settings.insecure)
         self.host, ports = host, self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)
