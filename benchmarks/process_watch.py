@@ -94,7 +94,9 @@ class Watch:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        (ended,) = await asyncio.gather(self._task, return_exceptions=True)
+        if isinstance(ended, Exception):  # such as that of a process which has died
+            raise ended
 
     async def _run(self) -> None:
         while True:

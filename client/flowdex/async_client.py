@@ -50,7 +50,7 @@ from flowdex.progress import Progress, open_progress
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.ranking import RankedText, RankMethod
 from flowdex.results import FlowStatus, IndexFailure, IndexResult, SearchResult
-from flowdex.retry import Deadline, RetryPolicy, with_retries
+from flowdex.retry import Deadline, RetryBudget, RetryPolicy, with_retries
 from flowdex.searching import SearchChoices, SearchMode, search_parameters, whole_number
 from flowdex.snapshots import Post, RestoreResult, SnapshotResult, load_snapshot, save_snapshot
 from flowdex.stored import Page, StoredDocument
@@ -105,6 +105,7 @@ class AsyncClient:
             raise InvalidInput(f"retries must not be negative, got {retries!r}")
         self._timeout = timeout
         self._policy = RetryPolicy(retries=retries)
+        self._budget = RetryBudget()
         self._transport = open_transport(self._target)
 
     def __repr__(self) -> str:
@@ -596,6 +597,7 @@ class AsyncClient:
             self._policy,
             deadline or Deadline(self._timeout),
             reachable=lambda: self._transport.reached,
+            budget=self._budget,
         )
 
 

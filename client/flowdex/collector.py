@@ -13,7 +13,7 @@ import gc
 __all__ = ["rest", "settle"]
 
 _USUAL = (700, 10, 10)  # Python's own, up to 3.13
-_RESTING = 50_000  # objects; a command that does not live long has no need of less
+_RESTING = 200_000  # objects: more than importing jina makes; of garbage, some ten megabytes at most
 
 
 def rest() -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from flowdex.errors import DeadlineExceeded, FlowdexError
 
-__all__ = ["Deadline", "RetryPolicy", "with_retries"]
+__all__ = ["Deadline", "RetryBudget", "RetryPolicy", "with_retries"]
 
 T = TypeVar("T")
 
@@ -65,12 +65,43 @@ class RetryPolicy:
         return max(pause * random.uniform(0.5, 1.0), (error.retry_after or 0.0) * random.uniform(1.0, 1.1))  # nosec B311 # spreads load, hides nothing
 
 
+class RetryBudget:
+    """How many attempts may be repeats nobody asked for, so that a service in trouble is not asked twice as much.
+
+    A call that succeeds earns a part of a retry, and a retry spends a whole one. One for which the service has named a
+    time (`Retry-After`) spends nothing: there the service decides. One budget is for all calls of one client.
+
+    Args:
+        most: Retries that can be saved up; there are as many in the beginning.
+        earned: By each call that succeeds.
+    """
+
+    def __init__(self, most: float = 100.0, earned: float = 0.2) -> None:
+        self._most = most
+        self._earned = earned
+        self._left = most
+
+    def succeeded(self) -> None:
+        """A call was answered."""
+        self._left = min(self._most, self._left + self._earned)
+
+    def spend(self, error: FlowdexError) -> bool:
+        """Whether there may be another attempt after this error."""
+        if error.retry_after is not None:
+            return True
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 async def with_retries(
     attempt: Callable[[float | None], Awaitable[T]],
     policy: RetryPolicy,
     deadline: Deadline,
     *,
     reachable: Callable[[], bool] = lambda: True,
+    budget: RetryBudget | None = None,
 ) -> T:
     """Call `attempt(seconds left)` until it succeeds.
 
@@ -80,6 +111,7 @@ async def with_retries(
         deadline: When to stop for good.
         reachable: Whether the service has ever answered; one that has not is tried only once more, since a wrong
             address is likelier than an outage that began just now.
+        budget: What all calls of the caller may spend on retries; None for no limit.
 
     Raises:
         DeadlineExceeded: The time is up, or would be during the next pause.
@@ -92,13 +124,18 @@ async def with_retries(
         if left == 0.0:
             raise deadline.error(last)
         try:
-            return await attempt(left)
+            answer = await attempt(left)
+            if budget is not None:
+                budget.succeeded()
+            return answer
         except DeadlineExceeded:
             if deadline.remaining() == 0.0:
                 raise deadline.error(last) from None
             raise
         except FlowdexError as error:
             if not error.status.retryable or number >= (policy.retries if reachable() else min(1, policy.retries)):
+                raise
+            if budget is not None and not budget.spend(error):
                 raise
             last = error
         pause = policy.delay(number, last)

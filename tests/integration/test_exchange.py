@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from random import Random
 
 import grpc
 import grpc.aio
 import pytest
+from mutation.mutate import mutate_bytes
 
 from flowdex import wire
 from flowdex.proto import exchange_pb2 as pb
@@ -263,3 +265,29 @@ async def test_bytes_that_are_no_exchange_end_the_stream_with_the_reason(message
         assert "exchange" in (caught.value.details() or "")
         assert await ask(caller) == b"x"
         await asyncio.wait_for(served.in_flight.wait_for_none(), WAIT)
+
+
+async def test_whatever_a_worker_answers_the_call_ends() -> None:
+    """Damaged replies: each call has a reply or a status at once or at its deadline, and the next stream works."""
+    sound = pb.ExchangeRepliesProto(replies=[pb.ExchangeReplyProto(number=1, reply=b"x!")]).SerializeToString()
+    answers = [mutate_bytes(sound, Random(seed)) for seed in range(120)]
+    answered: list[bytes] = []
+
+    async def serve(messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        await anext(messages)
+        await context.write(answers[len(answered)] if len(answered) < len(answers) else sound)
+        await asyncio.sleep(0.3)  # longer than the call's deadline
+
+    served = Served(echo)
+    served._serve = serve  # type: ignore[method-assign]
+    async with served.open() as caller:
+        for _ in answers:
+            one = Caller(served.channel)
+            try:
+                answered.append(await asyncio.wait_for(ask(one, timeout=0.1), WAIT))
+            except (grpc.aio.AioRpcError, NotBegun):
+                answered.append(b"")
+            await one.close()
+        assert await ask(caller) == b"x!"
+    assert b"" in answered
+    assert any(answered)

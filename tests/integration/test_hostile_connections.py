@@ -23,7 +23,7 @@ from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 PATIENCE = 0.4
 BODY = json.dumps({"data": [{"text": "a"}], "execEndpoint": "/mark"}).encode()
-HEAD = b"POST /post HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+HEAD = b"POST /post HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 REQUEST = HEAD + b"content-length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
@@ -153,7 +153,7 @@ async def test_who_does_not_take_the_answer_is_cut_off() -> None:
         (HEAD + b"".join(b"x-%d: 1\r\n" % number for number in range(30)) + b"\r\n", b"max_headers"),
         (HEAD + b"x: " + b"a" * 5000 + b"\r\n\r\n", b"max_header_bytes"),
         (HEAD + b"x: " + b"a" * 1_000_000, b"max_header_bytes"),
-        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", b"max_header_bytes"),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n", b"max_header_bytes"),
         (b"\r\n" * 400_000, b"max_header_bytes"),
     ],
 )
@@ -214,8 +214,8 @@ async def test_when_all_are_busy_a_new_one_is_refused() -> None:
         HEAD + b"x: a\0b\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
-        b"GET http://[ HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://[ HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ],
 )
 async def test_what_is_no_request_or_two_at_once_is_refused(request_: bytes) -> None:

@@ -74,7 +74,7 @@ class HttpLane:
             body = mutate_json(value, random)
         elif not unchanged:
             path = mutate_path(path, random)
-        headers = {"host": "x", "content-type": "application/json", "content-length": str(len(body))}
+        headers = {"host": "127.0.0.1", "content-type": "application/json", "content-length": str(len(body))}
         if not unchanged and random.random() < 0.1:
             name, found = random.choice(
                 (

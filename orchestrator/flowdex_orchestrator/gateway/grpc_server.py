@@ -32,6 +32,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
 from flowdex.wire import IS_ERROR_METADATA
 from flowdex_orchestrator.access.guard import CALLER, Guard
+from flowdex_orchestrator.gateway.descriptors import most_connections
 from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import GatewaySettings
@@ -115,7 +116,7 @@ class GrpcServer:
         options = (
             *_OPTIONS,
             ("grpc.max_receive_message_length", _HARD_LIMIT * limits.max_message_bytes),
-            ("grpc.max_allowed_incoming_connections", limits.max_connections),
+            ("grpc.max_allowed_incoming_connections", most_connections(limits.max_connections)),
         )
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((*self._handlers(), self.health.handler()))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flowdex.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable
 from flowdex.pipeline import batches, ordered
-from flowdex.retry import Deadline, RetryPolicy, with_retries
+from flowdex.retry import Deadline, RetryBudget, RetryPolicy, with_retries
 
 
 async def source(count: int) -> AsyncIterator[int]:
@@ -146,6 +146,20 @@ async def test_no_attempt_after_the_deadline() -> None:
     with pytest.raises(DeadlineExceeded, match="the last attempt failed: busy"):
         await attempts([Overloaded("busy", retry_after=30)], FAST, Deadline(20))
     assert time.monotonic() - started < 15, "a pause beyond the deadline is not begun"
+
+
+async def test_retries_that_nobody_asked_for_are_bounded_over_all_calls() -> None:
+    budget = RetryBudget(most=3, earned=0.5)
+    for _ in range(2):
+        assert (await attempts([Unavailable("a")], FAST, Deadline(None), budget=budget))[1] == 2
+    with pytest.raises(Unavailable, match="b"):  # 3 - 2 retries + 2 * 0.5 earned: two more
+        await attempts([Unavailable("a"), Unavailable("a"), Unavailable("b")], FAST, Deadline(None), budget=budget)
+    with pytest.raises(Unavailable, match="c"):
+        await attempts([Unavailable("c")], FAST, Deadline(None), budget=budget)
+    asked_for = [Overloaded("come back", retry_after=0.001) for _ in range(3)]
+    assert (await attempts(list(asked_for), FAST, Deadline(None), budget=budget))[1] == 4
+    await attempts([], FAST, Deadline(None), budget=budget)
+    assert (await attempts([Unavailable("a")], FAST, Deadline(None), budget=budget))[1] == 2
 
 
 async def test_an_attempt_is_told_what_is_left() -> None:

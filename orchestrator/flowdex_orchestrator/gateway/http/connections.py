@@ -18,6 +18,7 @@ from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from flowdex_orchestrator.gateway.descriptors import most_connections
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 __all__ = ["BoundedProtocol", "Connections", "protocol_class"]
@@ -39,6 +40,7 @@ class Connections:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
+        self._most = most_connections(settings.max_connections)
         self.open: set[BoundedProtocol] = set()
         self._idle: dict[BoundedProtocol, None] = {}  # in the order in which they became so
 
@@ -49,7 +51,7 @@ class Connections:
             connection: The new one.
             others: How many connections there are that are not HTTP's any more: WebSockets.
         """
-        if len(self.open) + others >= self.settings.max_connections:
+        if len(self.open) + others >= self._most:
             if not self._idle:
                 return False
             oldest = next(iter(self._idle))
