@@ -54,7 +54,7 @@ class Target:
 
 
 TARGETS = {
-    "gateway": Target(("gateway", "zeromq")),
+    "gateway": Target(("gateway", "tracing", "zeromq")),
     "segmenter": Target(("executor", "segmenter")),
     "encoder-cpu": Target(("executor", "bert", "elmo", "onnx", "ctranslate2"), torch="+cpu"),
     "encoder-gpu": Target(("executor", "bert", "elmo")),

@@ -40,14 +40,16 @@ class QueueClock:
             self._waiting[ticket] = self._clock()
             return ticket
 
-    def start(self, ticket: int) -> None:
-        """Its work begins; only the first call counts."""
+    def start(self, ticket: int) -> float:
+        """Its work begins; only the first call counts. Returns the seconds that it has waited."""
         with self._lock:
             entered = self._waiting.pop(ticket, None)
-            if entered is not None:
-                now = self._clock()
-                self._begun.append((now, now - entered))
-                self._prune(now)
+            if entered is None:
+                return 0.0
+            now = self._clock()
+            self._begun.append((now, now - entered))
+            self._prune(now)
+            return now - entered
 
     def leave(self, ticket: int) -> None:
         """It waits no more, and nothing will be done for it."""

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from flow_support import ROOT, RunningFlow, run_flowdex, start_flow, stop_flow
+from page_support import Pages, watch_of
 
 from flowdex import Client
 from flowdex.errors import PermissionDenied, Unauthenticated
@@ -216,6 +217,28 @@ def test_a_removed_key_is_refused_while_the_flow_runs(guarded: Guarded) -> None:
         assert run_flowdex("keys", "remove", "passing", cwd=folder).returncode == 0
         assert status_within(10, 401) == 401
         assert run_flowdex("keys", "remove", "passing", cwd=folder).returncode == 1
+
+
+def test_the_page_asks_for_a_key_and_forgets_it_with_the_tab(guarded: Guarded, open_page: Pages) -> None:
+    page = open_page(f"{guarded.flow.http_url}/#/search?q=road")
+    field = page.locator("#key")
+    field.wait_for(state="visible")  # the search was refused
+    watch = watch_of(page)
+    assert all("401" in each for each in watch.complaints), watch.complaints
+    watch.complaints.clear()
+    token = guarded.tokens["acme"]
+    field.fill(token)
+    field.press("Enter")
+    page.get_by_text(MARKERS["acme"]).first.wait_for()
+    assert not field.is_visible()
+    assert MARKERS["globex"] not in page.content()
+    stored = page.evaluate("[JSON.stringify(localStorage), document.cookie, JSON.stringify(sessionStorage)]")
+    assert token not in stored[0] + stored[1] + page.url + page.content()
+    assert token in stored[2]
+    other = page.context.new_page()
+    other.goto(guarded.flow.http_url)
+    assert other.evaluate("sessionStorage.length") == 0
+    other.close()
 
 
 def test_secrets_are_in_no_output(guarded: Guarded) -> None:

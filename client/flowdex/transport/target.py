@@ -8,6 +8,7 @@ Credentials travel as headers or in the handshake, never in the address, which i
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,10 @@ class Target:
         token = api_key or os.environ.get("FLOWDEX_API_KEY")
         if token:
             sent.setdefault("authorization", f"Bearer {token}")
+        if "authorization" in sent and parts.scheme in ("grpc", "http") and host not in _LOOPBACK:
+            warnings.warn(  # once for each place in a program, as warnings are
+                f"the API key goes to {host} without encryption; use {parts.scheme}s:// there", stacklevel=2
+            )
         return cls(
             scheme=parts.scheme,
             host=host,

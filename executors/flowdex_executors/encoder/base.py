@@ -31,6 +31,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, ExecutorError, FlowdexError, InvalidInput
 from flowdex.priority import asked
 from flowdex.queue_clock import QueueClock
+from flowdex.work_notes import note
 from flowdex_executors.encoder.batching import Batcher, SequenceFailed
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.memory import keep_freed_memory
@@ -356,6 +357,7 @@ class Encoder(Executor):  # type: ignore[misc]  # jina is untyped
                 raise InvalidInput(f"{targets.name(index)} has a text in which the tokenizer finds no token")
         pending = self.submit(sequences)
         rows = await self.results(pending, targets.name)
+        note_work(pending, sequences)
         write_embeddings(targets.batch, np.stack(rows), options)
         if options.receipt:
             tokens = None if isinstance(sequences[0], str) else [len(sequence) for sequence in sequences]
@@ -456,6 +458,16 @@ def available_cores() -> int:
     except (OSError, ValueError):  # no cgroup, or no limit ("max")
         pass
     return cores
+
+
+def note_work(pending: Any, sequences: Sequence[Any]) -> None:
+    """Note down for the request's span and receipt what was done for it."""
+    note(
+        queue_ms=round(pending.queue_ms, 3),
+        compute_ms=round(pending.compute_ms, 3),
+        texts=len(sequences),
+        tokens=sum(map(_tokens, sequences)),
+    )
 
 
 def _cosine(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:

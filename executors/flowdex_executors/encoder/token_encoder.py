@@ -34,7 +34,7 @@ from flowdex_executors.encoder.attention import (
     chosen_layers,
 )
 from flowdex_executors.encoder.backend import Backend, UsesCores, resolve_layers
-from flowdex_executors.encoder.base import Encoder, Endpoint, check_options
+from flowdex_executors.encoder.base import Encoder, Endpoint, check_options, note_work
 from flowdex_executors.encoder.fingerprint import fingerprint, fingerprint_id
 from flowdex_executors.encoder.options import DecodeParameters, EncodeParameters, TokenizeParameters, vector_size
 from flowdex_executors.encoder.output import (
@@ -430,6 +430,7 @@ class TokenEncoder(Encoder):
                 owners.append(index)
         pending = self.submit(jobs)
         encoded: list[Encoded] = await self.results(pending, lambda job: targets.name(owners[job]))
+        note_work(pending, jobs)
         write = partial(self._write, targets, options, sequences, encoded, np.array(owners))
         if options.tokens or options.attention or not options.pooled:
             await asyncio.to_thread(write)  # may be megabytes

@@ -29,7 +29,7 @@ from flowdex_orchestrator.export.compose_others import (
 from flowdex_orchestrator.export.encryption import outside
 from flowdex_orchestrator.export.kubernetes import qdrant
 from flowdex_orchestrator.export.kubernetes.objects import without_empty, write_yaml
-from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, Deployment, Workload
+from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, KEYS_FILE, KEYS_FOLDER, Deployment, Workload
 from flowdex_orchestrator.export.roles import Role, image
 
 __all__ = ["ADDITIONS", "Compose", "render_compose"]
@@ -179,6 +179,8 @@ class _Renderer:
     def _volumes(self, workload: Workload) -> list[str]:
         found = [f"{self.flow_file}:{FLOW_FOLDER}/flow.yml:ro"]
         found += [f"./{name}:{FLOW_FOLDER}/{name}:ro" for name in self.deployment.files if name != "flow.yml"]
+        if workload.keys is not None:
+            found.append(f"./{workload.keys}:{KEYS_FOLDER}/{KEYS_FILE}:ro")
         # Folders, not files: of a file that is renewed by another in its place a container would keep the old one.
         folders = sorted({name.rpartition("/")[0] for name in workload.encryption.names if not outside([name])})
         found += [f"./{folder}:{FLOW_FOLDER}/{folder}:ro" for folder in folders if folder]

@@ -32,6 +32,9 @@ __all__ = [
     "EXECUTOR_PORT",
     "FLOW_FOLDER",
     "HOME",
+    "KEYS_FILE",
+    "KEYS_FOLDER",
+    "KEYS_SECRET",
     "METRICS_PORT",
     "Deployment",
     "Workload",
@@ -47,6 +50,9 @@ FLOW_FOLDER = "/etc/flowdex"
 HOME = "/var/lib/flowdex"
 """Working directory of every process: relative paths of the flow, such as edge://.flowdex/index, start here."""
 CACHE = "/var/cache/flowdex"
+KEYS_FOLDER, KEYS_FILE = "/etc/flowdex-keys", "keys.json"
+"""Where the gateway's key file is mounted, apart from the flow's files."""
+KEYS_SECRET = "flow-keys"  # nosec B105 # a name
 GATEWAY = "gateway"
 GRACE = 30.0
 """Seconds an executor takes at most to end what it has begun: the default of `flowdex executor --grace`."""
@@ -85,6 +91,7 @@ class Workload:
         model_cache: Volume of downloaded models.
         downloads: Whether it fetches a model from a hub when it starts.
         calls_gateway: Whether it calls the flow that it is part of.
+        keys: Key file, as the flow file names it; None where it has none, or this is no gateway.
         qdrant: Host and port of the Qdrant server that it uses.
         startup: Seconds it may take to load.
         drain: Seconds it may take to end what it has begun.
@@ -115,6 +122,7 @@ class Workload:
     model_cache: Storage | None = None
     downloads: bool = False
     calls_gateway: bool = False
+    keys: str | None = None
     qdrant: tuple[str, int] | None = None
     startup: float = 600.0
     drain: float = GRACE
@@ -235,6 +243,16 @@ def make_deployment(
     )
     gateway = _gateway(flow, ports, executors, variables, image_prefix)
     maker.remarks += _certificate_remarks((gateway, *executors))
+    if flow.gateway.keys is None:
+        maker.remarks.append(
+            f"{GATEWAY}: it has no keys, so whoever reaches its ports may call it; name a key file (`gateway: keys:`) "
+            "and export again before others do"
+        )
+    else:
+        maker.remarks.append(
+            f"{GATEWAY}: in a cluster its keys are the Secret {KEYS_SECRET}: kubectl create secret generic "
+            f"{KEYS_SECRET} --from-file={KEYS_FILE}={flow.gateway.keys}"
+        )
     return Deployment(
         name=dns_label(flow.name),
         flow=flow,
@@ -280,8 +298,7 @@ def _gateway(
     flow: Flow, ports: Mapping[str, int], executors: tuple[Workload, ...], variables: Variables, prefix: str
 ) -> Workload:
     arguments = ["gateway", "--flow", f"{FLOW_FOLDER}/flow.yml", "--host", "0.0.0.0"]  # nosec B104 # within the container; not on the host
-    if flow.gateway.keys is None:
-        arguments.append("--insecure")
+    arguments += ["--insecure"] if flow.gateway.keys is None else ["--keys", f"{KEYS_FOLDER}/{KEYS_FILE}"]
     for protocol, port in ports.items():
         arguments += [f"--port-{protocol}", str(port)]
     arguments += _METRICS
@@ -300,6 +317,7 @@ def _gateway(
         secret_env=_secrets(GATEWAY, variables, pods.secret_env),
         startup=slowest + min(60.0, flow.gateway.ready_timeout or 60.0),
         drain=settings_from_flow(flow).drain,
+        keys=flow.gateway.keys,
         encryption=gateway_encryption(flow, ports, GATEWAY, FLOW_FOLDER),
     )
 

@@ -170,7 +170,8 @@ def _access(flow: Flow) -> Iterator[Finding]:
                 ("gateway", "protocol"),
                 "bert carries no keys, and this gateway asks for them: take it out, or say `bert: {without_key: true}`",
             )
-    if reason := open_to_network(flow.gateway.host, keys=path is not None, insecure=flow.gateway.insecure):
+    mutual = flow.gateway.serving_tls is not None and flow.gateway.serving_tls.client_ca is not None
+    if reason := open_to_network(flow.gateway.host, keys=mutual or path is not None, insecure=flow.gateway.insecure):
         yield flow.finding(("gateway", "host"), reason)
 
 

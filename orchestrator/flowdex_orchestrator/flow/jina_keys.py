@@ -18,7 +18,6 @@ _LOGGING = {
 _OBSERVABILITY = {
     "monitoring": "Serve Prometheus metrics.",
     "port_monitoring": "Port of the Prometheus metrics.",
-    "tracing": "Send OpenTelemetry traces.",
     "traces_exporter_host": "Host that traces go to.",
     "traces_exporter_port": "Port that traces go to.",
     "metrics": "Send OpenTelemetry metrics.",

@@ -24,6 +24,7 @@ from flowdex_orchestrator.flow.values import (
     Flag,
     Gpus,
     Hosts,
+    LogFormat,
     LogLevel,
     Mapped,
     Milliseconds,
@@ -85,6 +86,8 @@ class Gateway(Section):
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    log_format: LogFormat = Field(default="text", description="Lines for people, or JSON for machines.")
+    tracing: Flag = Field(default=False, description="Send OpenTelemetry traces, as its environment variables say.")
     cors: Origins = Field(default=(), description="Origins whose web pages may call the HTTP interface; true for any.")
     uvicorn_kwargs: Mapped = Field(default_factory=dict, description="Options of stock Jina's HTTP server.")
     title: Text | None = Field(default=None, description="Title of the HTTP interface's documentation.")
@@ -182,6 +185,8 @@ class Executor(Section):
     volumes: Strings = Field(default=(), description="host:container folders; only containers have them.")
     gpus: Gpus | None = Field(default=None, description="GPUs it uses: a number, 'all' or 'device=ID,...'.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the log.")
+    log_format: LogFormat = Field(default="text", description="Lines for people, or JSON for machines.")
+    tracing: Flag = Field(default=False, description="Send OpenTelemetry traces, as its environment variables say.")
     canary: Milliseconds = Field(
         default=10_000, description="Time between two looks at whether it still works, in ms; -1 for none."
     )
@@ -279,6 +284,8 @@ class FlowSettings(Section):
     )
     retries: Retries = Field(default=-1, description="Further tries of a call of an executor; -1 for the default.")
     log_level: LogLevel = Field(default="INFO", description="Least level of messages in the logs.")
+    log_format: LogFormat = Field(default="text", description="Lines for people, or JSON for machines.")
+    tracing: Flag = Field(default=False, description="Send OpenTelemetry traces, as its environment variables say.")
     tls: Hops = Field(
         default=None, description="Encrypt what gateway and executors send each other: {certificate, key, ca}."
     )

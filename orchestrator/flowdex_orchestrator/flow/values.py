@@ -24,6 +24,7 @@ __all__ = [
     "Flag",
     "Gpus",
     "Hosts",
+    "LogFormat",
     "LogLevel",
     "Mapped",
     "Mappings",
@@ -53,6 +54,7 @@ T = TypeVar("T")
 PROTOCOL_NAMES = ("grpc", "http", "websocket", "bert")
 POLLING_NAMES = ("ANY", "ALL")
 ROLE_NAMES = ("search", "index", "admin")
+LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer")
 _QUANTITY = r"[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?"
@@ -295,6 +297,11 @@ Gpus = Annotated[
     str,
     PlainValidator(_gpus),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}]}),
+]
+LogFormat = Annotated[
+    str,
+    PlainValidator(lambda value: choice(value, LOG_FORMATS, "a log format")),
+    WithJsonSchema({"enum": list(LOG_FORMATS)}),
 ]
 LogLevel = Annotated[
     str,

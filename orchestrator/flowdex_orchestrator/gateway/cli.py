@@ -123,9 +123,11 @@ def gateway(
     from flowdex_orchestrator.flow.certificates import gateway_files
     from flowdex_orchestrator.gateway.descriptors import raise_limit
     from flowdex_orchestrator.gateway.server import Gateway, settings_from_flow, targets_from_flow
+    from flowdex_orchestrator.observability.logs import configure_logging
+    from flowdex_orchestrator.observability.tracing import make_tracing
 
     flow = load_flow(flow_file or default_flow_path(), text_from=flow_text)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=flow.gateway.log_level)
+    configure_logging("gateway", flow.gateway.log_level, flow.gateway.log_format)
     named = {"grpc": port_grpc, "http": port_http, "websocket": port_websocket}
     ports = _ports(flow.gateway.listeners(), named, port_bert, port_bert_out)
     settings = settings_from_flow(flow)
@@ -135,11 +137,13 @@ def gateway(
     guard = guard_of(key_file or keys_path(flow), custom)
     targets = targets_from_flow(flow, _parse_addresses(addresses))
     files = gateway_files(flow)
+    tracing = make_tracing(flow.name, "gateway") if flow.gateway.tracing else None
 
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop, parent_pid)
         options: dict[str, Any] = {"name": flow.name, "bert": flow.gateway.bert, "certificates": files, "guard": guard}
+        options["tracing"] = tracing
         async with Gateway(targets, settings, **options) as running:
             open_ports = await running.serve(
                 host or flow.gateway.host,

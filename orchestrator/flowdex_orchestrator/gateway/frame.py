@@ -21,7 +21,7 @@ from flowdex.proto import flowdex_pb2 as pb
 __all__ = ["Frame", "split"]
 
 _LENGTH_DELIMITED = 2
-_HEADER, _PARAMETERS, _DATA = 0x0A, 0x12, 0x22  # tags of fields 1, 2, 4 (field 3: routes)
+_HEADER, _PARAMETERS, _ROUTES, _DATA = 0x0A, 0x12, 0x1A, 0x22  # tags of fields 1 to 4
 _MAX_TAG = 0x7F
 
 
@@ -31,6 +31,8 @@ class Frame(NamedTuple):
     header: bytes
     parameters: bytes
     data: bytes | memoryview
+    route: bytes = b""
+    """The last one, which is no part of what is joined."""
 
     def head(self) -> pb.DataRequestProtoWoData:
         """Parse the header and the parameters.
@@ -55,7 +57,7 @@ def split(message: bytes) -> Frame:
     Raises:
         InvalidInput: The bytes are not one.
     """
-    header = parameters = b""
+    header = parameters = route = b""
     data: bytes | memoryview = b""
     position, end = 0, len(message)
     try:
@@ -86,11 +88,13 @@ def split(message: bytes) -> Frame:
                 header += message[start:position]
             elif tag == _PARAMETERS:
                 parameters += message[start:position]
+            elif tag == _ROUTES:
+                route = message[start:position]
     except IndexError:
         position = end + 1
     if position > end:
         raise InvalidInput("the request could not be decoded: it ends in the middle of a field")
-    return Frame(header, parameters, data)
+    return Frame(header, parameters, data, route)
 
 
 def _parse(fields: bytes) -> pb.DataRequestProtoWoData:

@@ -16,10 +16,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -47,7 +47,11 @@ from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.splitting import count_documents, cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
+from flowdex_orchestrator.gateway.trail import Call, SlowLog, Trail
 from flowdex_orchestrator.gateway.waiting import Admission, Backlog
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.observability.tracing import Tracing
 
 __all__ = ["Reply", "Router"]
 
@@ -82,16 +86,6 @@ class _Message(NamedTuple):
     is_error: bool = False
 
 
-class _Call(NamedTuple):
-    """One call that was made: to whom, when (nanoseconds since 1970), its status, the results among its parameters."""
-
-    executor: str
-    start: int
-    end: int
-    status: pb.StatusProto
-    results: bytes
-
-
 class _Failed(Exception):
     """Ends the branches of a request at once: one of them was answered with an error."""
 
@@ -109,10 +103,9 @@ class _Request:
     parameters: bytes  # the same with what the gateway adds
     specific: Struct | None  # parsed, when some of them are addressed to one executor
     deadline: float | None
-    metadata: Metadata
     idempotent: bool
     bulk: bool
-    calls: list[_Call] = field(default_factory=list)
+    trail: Trail
 
 
 class Router:
@@ -135,6 +128,7 @@ class Router:
         pools: Mapping[str, ReplicaPool],
         settings: GatewaySettings,
         guard: Guard | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.in_flight = 0
         self._backlogs = {name: Backlog(partial(_ready_count, pools, name)) for name in topology.executors}
@@ -143,6 +137,8 @@ class Router:
         self._pools = pools
         self._settings = settings
         self._guard = guard
+        self._tracing = tracing
+        self._slow = SlowLog(settings.slow_request_ms)
         self._plans: dict[tuple[str, str], Plan] = {}
         self._floating: set[asyncio.Task[_Message]] = set()
         self.metrics = Metrics()
@@ -192,12 +188,11 @@ class Router:
         Raises:
             FlowdexError: The gateway's own verdict: `TooLarge`, `Overloaded`, `NotFound`, `Unavailable`, ...
         """
-        started = time.time_ns()
         bulk = self._admit(data, metadata)
         self.in_flight += 1
-        endpoint, begun = "", False
+        trail = Trail(metadata, self._tracing)
+        endpoint, begun, grant = "", False, FREE
         ended: BaseException | None = None
-        grant = FREE
         try:
             frame = split(data)
             if old := is_old(frame.data):
@@ -205,12 +200,13 @@ class Router:
                 data = frame.join()
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            trail.name(head.header.request_id)
             grant = self._enter(endpoint, frame)
             await self._check_contents(frame, head.parameters)
             frame, data = _without_status(head, frame, data)
             if (own := self._own.get(endpoint)) is not None and not head.header.target_executor:
                 results = await own()
-                return Reply(_own_reply(started, frame, results), False)
+                return Reply(_own_reply(trail.started, frame, results), False)
             try:
                 plan = await self._plan(endpoint, head.header.target_executor, deadline)
             except NotFound:
@@ -225,7 +221,7 @@ class Router:
             parameters = self._pinned(plan, endpoint, frame.parameters, head.parameters, grant)
             specific = head.parameters if parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
-            request = _Request(endpoint, frame.parameters, parameters, specific, deadline, metadata, idempotent, bulk)
+            request = _Request(endpoint, frame.parameters, parameters, specific, deadline, idempotent, bulk, trail)
             run = self._run_chain if plan.chain is not None else self._run_graph
             answer = await run(plan, _Message(frame, data), request)
             if answer.is_error:
@@ -233,14 +229,14 @@ class Router:
             frame = answer.frame
             if old:
                 frame = frame._replace(data=await _aside(downgrade, frame.data))
-            return Reply(self._finish(started, request, frame), answer.is_error)
+            return Reply(self._finish(request, frame), answer.is_error)
         except BaseException as error:
             ended = error
             raise
         finally:
             self.in_flight -= 1
             grant.leave()
-            self._note(endpoint, started, ended, begun)
+            self._note(trail, endpoint, ended, begun)
             del ended  # an error holds this frame, which must not hold it
 
     def admit_unread(
@@ -284,9 +280,9 @@ class Router:
         Raises:
             FlowdexError: As `handle`.
         """
-        started = time.time_ns()
         bulk = self._admit(data, metadata)
         self.in_flight += 1
+        trail = Trail(metadata, self._tracing)
         endpoint = ""
         ended: BaseException | None = None
         grant = FREE
@@ -294,6 +290,7 @@ class Router:
             frame = split(data)
             head = frame.head()
             endpoint = head.header.exec_endpoint
+            trail.name(head.header.request_id)
             grant = self._enter(endpoint, frame)
             if grant.tenant is not None:
                 raise PermissionDenied("endpoints that answer a stream are not for the key of a tenant")
@@ -304,15 +301,20 @@ class Router:
             self.admission.check_wait(plan, bulk, deadline)
             if is_specific(head.parameters, self._pools):
                 data = frame._replace(parameters=_parameters_of(executor, head.parameters)).join()
-            async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=metadata):
-                yield reply
+            onward, span = trail.hop(executor, len(data))
+            try:
+                async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=onward):
+                    yield reply
+            finally:
+                if span is not None:
+                    span.end()
         except BaseException as error:
             ended = error
             raise
         finally:
             self.in_flight -= 1
             grant.leave()
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            self._note(trail, endpoint, ended, True)
             del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
@@ -409,7 +411,7 @@ class Router:
             # The error of a part would name documents by their place in the part: the whole is asked for its own.
         if data is None or frame.parameters != parameters:
             data = frame._replace(parameters=parameters).join()
-        return await self._call_with(executor, data, request, request.calls)
+        return await self._call_with(executor, data, request, request.trail.calls)
 
     def _replicas_to_share(self, executor: str, frame: Frame, request: _Request) -> int:
         """Between how many replicas the documents may be divided; 1 or less for not at all."""
@@ -426,7 +428,7 @@ class Router:
 
     async def _call_with_parts(self, executor: str, parts: Sequence[bytes], request: _Request) -> _Message:
         """Call replicas of one executor at the same time: their replies in order as one, or one that is an error."""
-        made: list[_Call] = []
+        made: list[Call] = []
         tasks = [asyncio.create_task(self._call_with(executor, part, request, made)) for part in parts]
         try:
             for task in asyncio.as_completed(tasks):
@@ -437,11 +439,11 @@ class Router:
             for each in tasks:
                 each.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        request.calls += made
+        request.trail.calls += made
         frames = [task.result().frame for task in tasks]
         return _Message(frames[0]._replace(data=join([frame.data for frame in frames])), None)
 
-    async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[_Call]) -> _Message:
+    async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[Call]) -> _Message:
         """Make one call and note it down in `calls`."""
         start = time.time_ns()
         pool = self._pools[executor]
@@ -450,24 +452,30 @@ class Router:
             documents = count_documents(split(data).data, _COUNTED)
         backlog, size, done = self._backlogs[executor], len(data), False
         backlog.enter(size, request.bulk)
+        metadata, span = request.trail.hop(executor, size)
+        failed = "Cancelled"
         try:
             answer = await pool.call(
                 data,
                 deadline=request.deadline,
-                metadata=request.metadata,
+                metadata=metadata,
                 idempotent=request.idempotent,
                 documents=documents,
             )
             done = True
-        except FlowdexError:
+            failed = answer.status.exception.name or "ExecutorError" if answer.is_error else ""
+        except FlowdexError as error:
+            failed = error.name
             self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
             raise
         finally:
             backlog.leave(size, request.bulk, done)
+            if span is not None:
+                span.end(error=failed)
         end = time.time_ns()
         frame, is_error = answer.frame, answer.is_error
         results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
-        calls.append(_Call(executor, start, end, answer.status, results))
+        calls.append(Call(executor, start, end, answer.status, results, frame.route))
         self.metrics.observe_call(executor, (end - start) / 1e9, is_error)
         return _Message(frame, answer.data, is_error)
 
@@ -490,19 +498,24 @@ class Router:
 
     # ---- after ----
 
-    def _note(self, endpoint: str, started: int, ended: BaseException | None, begun: bool) -> None:
+    def _note(self, trail: Trail, endpoint: str, ended: BaseException | None, begun: bool) -> None:
         """Count a request that is over, in good or bad order; one refused for overload before it began is apart."""
+        took = time.time_ns() - trail.started
         if begun or not isinstance(ended, Overloaded):
-            self.metrics.observe(endpoint, (time.time_ns() - started) / 1e9, ended)
+            self.metrics.observe(endpoint, took / 1e9, ended)
         else:
             self.metrics.refuse(endpoint, ended)
+        trail.end(endpoint, ended)
+        if took > self._slow.threshold:
+            self._slow.look(trail, endpoint, ended, took)
 
     @staticmethod
-    def _finish(started: int, request: _Request, answer: Frame) -> bytes:
+    def _finish(request: _Request, answer: Frame) -> bytes:
         """Put the answer together: its header and documents, the caller's parameters, all results, the routes."""
         tail = pb.DataRequestProtoWoData()
-        _add_route(tail, GATEWAY, started, time.time_ns())
-        for call in sorted(request.calls, key=attrgetter("start")) if len(request.calls) > 1 else request.calls:
+        calls = request.trail.calls
+        _add_route(tail, GATEWAY, request.trail.started, time.time_ns())
+        for call in sorted(calls, key=attrgetter("start")) if len(calls) > 1 else calls:
             route = _add_route(tail, call.executor, call.start, call.end)
             if call.status.code == ERROR:
                 route.status.CopyFrom(call.status)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.bert.service import BertService
     from flowdex_orchestrator.gateway.http.server import HttpServer
     from flowdex_orchestrator.observability.endpoint import MetricsServer
+    from flowdex_orchestrator.observability.tracing import Tracing
 
 __all__ = ["Gateway", "settings_from_flow", "targets_from_flow"]
 
@@ -52,6 +53,7 @@ class Gateway:
         name: The flow's name, for people to read.
         resolve: How the names of `dns:///` addresses are resolved.
         bert: What clients of bert-as-service get; its defaults where not given.
+        tracing: Makes spans; None for none.
         guard: Who may call; everybody where not given.
         certificates: What gRPC, HTTP and WebSockets are encrypted with; None for no TLS.
 
@@ -77,6 +79,7 @@ class Gateway:
         bert: Bert | None = None,
         guard: Guard | None = None,
         certificates: CertificateFiles | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name = name
         self.certificates = certificates
@@ -93,7 +96,8 @@ class Gateway:
         )
         self.pools: dict[str, ReplicaPool] = {}
         self.guard = guard
-        self.router = Router(topology, self.pools, self.settings, guard)
+        self.router = Router(topology, self.pools, self.settings, guard, tracing)
+        self._tracing = tracing
         self.router.answer(STATUS_ENDPOINT, lambda: status_results(self))
         self.router.answer("/bert/status", self._bert_status)
         self._grpc = GrpcServer(self.router, self.pools, self.settings, guard, certificates)
@@ -171,7 +175,8 @@ class Gateway:
             ConfigurationError: A port cannot be had, what a protocol needs is not installed, or everybody on the
                 network could call.
         """
-        check_open(host, keys=self.guard is not None, insecure=self.settings.insecure)
+        mutual = self.certificates is not None and self.certificates.ca is not None
+        check_open(host, keys=mutual or self.guard is not None, insecure=self.settings.insecure)
         self.host, ports = host, self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)
@@ -289,6 +294,8 @@ class Gateway:
         await asyncio.gather(*servers)
         await asyncio.gather(*(watch.close() for watches in self._names.values() for watch in watches))
         await asyncio.gather(*(pool.close() for pool in self.pools.values()))
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     async def _bert_status(self) -> dict[str, Any]:
         """What our own BertClient asks for, as results of an endpoint."""

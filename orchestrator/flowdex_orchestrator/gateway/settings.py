@@ -110,6 +110,7 @@ class GatewaySettings:
         replica_retries: How often a call that may have run is tried again on another replica.
         split_documents: Documents that each part has at least when a large request is divided between replicas (of an
             executor that allows it); 0 for never.
+        slow_request_ms: Milliseconds from which on a request is logged with where its time went; 0 for never.
         drain: Seconds given to requests in flight when the gateway stops.
         idempotent_endpoints: Endpoints whose calls may run twice without harm.
         title: Title of the HTTP API's documentation; the flow's name if empty.
@@ -138,6 +139,7 @@ class GatewaySettings:
     replica_wait: float = 10.0
     replica_retries: int = 2
     split_documents: int = 64
+    slow_request_ms: float = 5000.0
     drain: float = 30.0
     idempotent_endpoints: frozenset[str] = field(default=IDEMPOTENT_ENDPOINTS)
     title: str = ""

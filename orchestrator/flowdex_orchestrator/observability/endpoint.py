@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6
+from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 __all__ = ["CONTENT_TYPE", "MetricsServer", "Page", "serve_metrics"]
@@ -103,5 +104,10 @@ def _server(pages: Mapping[str, Page], host: str, port: int) -> ThreadingHTTPSer
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         address_family = AF_INET6 if ":" in host else ThreadingHTTPServer.address_family
+
+        def server_bind(self) -> None:
+            """Bind, without the base class's question to a name server what this machine is called."""
+            TCPServer.server_bind(self)
+            self.server_name, self.server_port = host, self.server_address[1]
 
     return Server((host, port), Handler)

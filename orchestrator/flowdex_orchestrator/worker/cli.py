@@ -128,6 +128,8 @@ def executor(  # noqa: PLR0917 - click passes them by name
     from flowdex_orchestrator.flow import default_flow_path, load_flow
     from flowdex_orchestrator.flow.certificates import executor_files
     from flowdex_orchestrator.flow.overrides import parse_argument
+    from flowdex_orchestrator.observability.logs import configure_logging
+    from flowdex_orchestrator.observability.tracing import make_tracing
     from flowdex_orchestrator.worker.load import load_executor
     from flowdex_orchestrator.worker.server import MEBIBYTE, ServerOptions
 
@@ -136,6 +138,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         flow = flow.with_arguments({name: dict(map(parse_argument, settings))})
     entry = flow.executor(name)
     _configure_process((log_level or entry.log_level).upper(), flow.folder, entry.env, replica)
+    configure_logging(f"{name}-{replica}", (log_level or entry.log_level).upper(), entry.log_format)
     addresses = entry.addresses()
     flow_host, _, flow_port = (addresses[replica] if replica < len(addresses) else "").rpartition(":")
     options = ServerOptions(
@@ -151,6 +154,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         metrics_host=metrics_host,
         metrics_port=metrics_port,
         canary_period=entry.canary_period,
+        tracing=make_tracing(flow.name, name, replica) if entry.tracing else None,
     )
     process_exit = _Exit()
     process_exit(_serve(name, lambda: load_executor(entry, flow.folder, replica=replica, shard=shard), options))
@@ -163,9 +167,6 @@ def _configure_process(level: str, folder: Path, env: dict[str, str], replica: i
         os.environ[VISIBLE] = deal_gpus(env[VISIBLE], replica)
     os.environ.setdefault("JINA_OPTOUT_TELEMETRY", "1")
     os.environ.setdefault("JINA_LOG_LEVEL", level)
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
-    )
     for noise in ("pkg_resources is deprecated", "failed to set default signal handler"):
         warnings.filterwarnings("ignore", message=noise)  # jina's own, on every start, and nothing to do about it
     sys.path.append(str(folder))  # modules beside the flow file

@@ -10,6 +10,7 @@ whose caller goes away while it waits for its turn is never started; an asynchro
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import difflib
 import inspect
 import os
@@ -22,6 +23,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import ExecutorError, InvalidInput, NotFound
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.queue_clock import QueueClock
+from flowdex.work_notes import note
 from flowdex_orchestrator.worker.conversion import Conversion
 
 if TYPE_CHECKING:
@@ -183,7 +185,9 @@ class Endpoint:
         if not self._is_async:
             ticket = self._queue.enter()
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, ticket)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, contextvars.copy_context().run, self._run, call, ticket
+                )
             finally:
                 self._queue.leave(ticket)
         if self._conversion.is_columnar or sum(map(len, call.batches)) < _OFFLOAD_FROM:
@@ -194,7 +198,7 @@ class Endpoint:
         return await asyncio.to_thread(self._outcome, answer, docs)
 
     def _run(self, call: Call, ticket: int) -> Outcome:
-        self._queue.start(ticket)
+        note(queue_ms=round(1000 * self._queue.start(ticket), 3))
         docs, keywords = self._arguments(call)
         if not self._by_document:
             return self._outcome(self._method(docs=docs, **keywords), docs)

@@ -46,6 +46,8 @@ from flowdex_orchestrator.worker.service import ExecutorService
 if TYPE_CHECKING:
     from jina import Executor
 
+    from flowdex_orchestrator.observability.tracing import Tracing
+
 __all__ = ["ServerOptions", "serve"]
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class ServerOptions:
         metrics_host: Address to listen on for Prometheus.
         metrics_port: Port for it; 0 takes any free one, None opens none.
         canary_period: Seconds between two canaries, None for none.
+        tracing: Makes spans; None for none.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +89,7 @@ class ServerOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     canary_period: float | None = 10.0
+    tracing: Tracing | None = None
 
 
 async def serve(name: str, load: Callable[[], Executor], options: ServerOptions) -> None:
@@ -109,6 +113,7 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         largest=options.max_message_bytes,
         age=options.max_connection_age,
         observe=metrics.observe,
+        tracing=options.tracing,
     )
     server, port = _listen(service, health, options)
     await server.start()
@@ -142,6 +147,8 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         await canary.stop()
     await _drain(server, service, stop.grace)
     endpoints.close()
+    if options.tracing is not None:
+        await asyncio.to_thread(options.tracing.close)
     closed = executor.close()
     if inspect.isawaitable(closed):
         await closed

@@ -19,7 +19,7 @@ import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -29,11 +29,16 @@ from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.work_notes import noting
 from flowdex_orchestrator.load import RESTARTS_VARIABLE
+from flowdex_orchestrator.observability.logs import about
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.canary import Canary
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
 from flowdex_orchestrator.worker.exchange import Exchange, InFlight, Invocation, Refused
+
+if TYPE_CHECKING:
+    from flowdex_orchestrator.observability.tracing import Tracing
 
 __all__ = ["ExecutorService"]
 
@@ -59,6 +64,7 @@ class ExecutorService:
         stacks: Whether error replies carry the traceback.
         largest: Bytes of the largest reply; gRPC's own limit holds only for calls of their own.
         age: Seconds after which a stream of calls ends in good order, None for never.
+        tracing: Makes spans; None for none.
         observe: Told of each request's end: its endpoint, seconds, the name of its error (empty for none).
     """
 
@@ -69,6 +75,7 @@ class ExecutorService:
         stacks: bool = False,
         largest: int = 2**31 - 1,
         age: float | None = None,
+        tracing: Tracing | None = None,
         observe: Observe = lambda endpoint, seconds, error: None,
     ) -> None:
         self._name = name
@@ -81,6 +88,7 @@ class ExecutorService:
         self._canary: Canary | None = None
         self._started = time.monotonic()
         self._observe = observe
+        self._tracing = tracing
         self._draining = asyncio.Event()
         self._in_flight = InFlight()
         self._exchange = Exchange(self._exchanged, self._in_flight, self._draining, largest, age)
@@ -255,7 +263,10 @@ class ExecutorService:
         if remaining is not None and remaining <= 0:
             raise Refused(DeadlineExceeded.status.grpc, "the deadline passed before the executor was called")
         failed = ""
+        notes: dict[str, float] = {}
         started = time.time_ns()
+        about(request.header.request_id, invocation.metadata)
+        span = self._tracing.start(self._name, invocation.metadata) if self._tracing is not None else None
         try:
             endpoint = endpoints.find(request.header.exec_endpoint)
             call = Call(
@@ -263,7 +274,7 @@ class ExecutorService:
                 sources=[each.routes[-1].executor if each.routes else "" for each in requests],
                 parameters=self._parameters(endpoints, request),
             )
-            with caller_waits(remaining), asked_priority(priority_in(invocation.metadata)):
+            with caller_waits(remaining), asked_priority(priority_in(invocation.metadata)), noting(notes):
                 outcome = await endpoint(call)
             if outcome.results is not None:
                 self._set_results(request, outcome.results)
@@ -275,8 +286,13 @@ class ExecutorService:
             failed = error.name if isinstance(error, FlowdexError) else type(error).__name__
         ended = time.time_ns()
         self._observe(request.header.exec_endpoint, (ended - started) / 1e9, failed)
+        if span is not None:
+            facts = {"flowdex.request_id": request.header.request_id, "flowdex.endpoint": request.header.exec_endpoint}
+            span.end(error=failed, attributes={**facts, **{f"flowdex.{key}": value for key, value in notes.items()}})
         request.ClearField("data")
         route = request.routes.add(executor=self._name)
+        if notes:
+            route.status.description = json.dumps(notes)
         route.start_time.seconds, route.start_time.nanos = divmod(started, 1_000_000_000)
         route.end_time.seconds, route.end_time.nanos = divmod(ended, 1_000_000_000)
         return _Answer(request.SerializeToString() + documents, bool(failed))

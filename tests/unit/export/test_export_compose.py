@@ -309,3 +309,13 @@ def test_what_must_be_set_is_said(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "in .env beside the file: MY_TOKEN" in done.stderr
     assert "hush" not in done.output
+
+
+def test_keys_are_mounted_in_the_gateway_alone() -> None:
+    made = stack(
+        of("jtype: Flow\nwith: {protocol: [grpc, http]}\ngateway: {keys: keys.json}\nexecutors: [{name: a, uses: X}]\n")
+    )
+    mounted = {
+        name: [each for each in service["volumes"] if "keys" in each] for name, service in made["services"].items()
+    }
+    assert mounted == {"gateway": ["./keys.json:/etc/flowdex-keys/keys.json:ro"], "a": []}

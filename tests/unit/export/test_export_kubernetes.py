@@ -418,3 +418,14 @@ def test_the_ports_of_bert_as_service_lead_to_one_gateway() -> None:
 
 def _objects_of(files: Files, path: str) -> dict[str, Any]:
     return objects(files, path) if path.endswith(".yaml") and not path.endswith("kustomization.yaml") else {}
+
+
+def test_keys_are_mounted_from_a_secret_in_the_gateway_alone() -> None:
+    files = export("with: {protocol: [grpc, http]}\ngateway: {keys: keys.json}\nexecutors: [{name: a, uses: X}]")
+    found = objects(files, "base/gateway.yaml")
+    spec = pod(next(each for name, each in found.items() if name.startswith("Deployment/")))
+    (volume,) = [each for each in spec["volumes"] if each["name"] == "keys"]
+    assert volume["secret"] == {"secretName": "flow-keys", "defaultMode": 0o440}
+    (mount,) = [each for each in spec["containers"][0]["volumeMounts"] if each["name"] == "keys"]
+    assert mount == {"name": "keys", "mountPath": "/etc/flowdex-keys", "readOnly": True}
+    assert sum("flow-keys" in text for text in files.values()) == 1

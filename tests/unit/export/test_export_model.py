@@ -292,3 +292,22 @@ def test_modules_beside_the_flow_file_go_with_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("#" * 1_000_001)
     with pytest.raises(ConfigurationError, match="a ConfigMap holds"):
         make_deployment(load_flow(tmp_path / "flow.yml"), text, {})
+
+
+# ---- keys ----
+
+
+def test_a_gateway_with_keys_reads_them_from_a_place_of_their_own() -> None:
+    made = deploy("gateway: {keys: keys.json}\nexecutors: [{name: a}]")
+    assert made.gateway.keys == "keys.json"
+    arguments = made.gateway.arguments
+    assert arguments[arguments.index("--keys") + 1] == "/etc/flowdex-keys/keys.json"
+    assert "--insecure" not in arguments
+    assert "keys.json" not in made.files, "a ConfigMap is no place for keys"
+    assert any("kubectl create secret generic flow-keys" in each for each in made.remarks)
+
+
+def test_a_gateway_without_keys_says_so() -> None:
+    made = deploy("executors: [{name: a}]")
+    assert "--insecure" in made.gateway.arguments
+    assert any("whoever reaches its ports may call it" in each for each in made.remarks)

@@ -58,6 +58,15 @@ def test_who_presents_and_trusts_what(folder: Path) -> None:
     assert not [each for each in check_flow(flow, ports=False, classes=False) if each.severity == "error"]
 
 
+def test_mutual_tls_may_listen_on_the_network(folder: Path) -> None:
+    """Whoever has no certificate does not get in: as good as keys."""
+    for removed, errors in (("", 0), ("    client_ca: ca.pem\n", 1)):
+        text = FLOW.replace(removed, "").replace("with:\n", "with:\n  host: 0.0.0.0\n")
+        (folder / "flow.yml").write_text(text)
+        found = check_flow(load_flow(folder / "flow.yml"), ports=False, classes=False)
+        assert len([each for each in found if each.severity == "error"]) == errors, found
+
+
 WRONG_FILES = {
     "gateway.key": "flow.yml:7:5: gateway.tls.key: .*gateway.key: no such file or directory",
     "gateway.pem": "flow.yml:6:5: gateway.tls.certificate: .*gateway.pem: no such file or directory",

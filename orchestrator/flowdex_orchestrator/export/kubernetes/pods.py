@@ -14,7 +14,16 @@ import math
 from typing import Any
 
 from flowdex_orchestrator.export.kubernetes.objects import Object, selector, without_empty
-from flowdex_orchestrator.export.model import CACHE, FLOW_FOLDER, HOME, METRICS_PORT, Deployment, Workload
+from flowdex_orchestrator.export.model import (
+    CACHE,
+    FLOW_FOLDER,
+    HOME,
+    KEYS_FOLDER,
+    KEYS_SECRET,
+    METRICS_PORT,
+    Deployment,
+    Workload,
+)
 from flowdex_orchestrator.export.roles import Role
 
 __all__ = ["CONTAINER", "ENVIRONMENT", "FLOW", "cache_claim", "container_security", "pod_security", "pod_template"]
@@ -175,6 +184,8 @@ def _mounts(workload: Workload) -> list[Object]:
         {"name": "cache", "mountPath": CACHE},
         {"name": "tmp", "mountPath": "/tmp"},  # nosec B108 # a folder within the container
     ]
+    if workload.keys is not None:
+        mounts.append({"name": "keys", "mountPath": KEYS_FOLDER, "readOnly": True})
     if workload.stateful:
         if workload.index_mount == HOME:
             mounts[1] = {"name": "index", "mountPath": HOME}
@@ -202,6 +213,8 @@ def _volumes(deployment: Deployment, workload: Workload) -> list[Object]:
         volumes.append({"name": "cache", "persistentVolumeClaim": {"claimName": cache_claim(workload)}})
     else:
         volumes.append({"name": "cache", "emptyDir": {}})
+    if workload.keys is not None:  # a volume and no variable: a Secret that changes is seen without a restart
+        volumes.append({"name": "keys", "secret": {"secretName": KEYS_SECRET, "defaultMode": 0o440}})
     return [*volumes, {"name": "tmp", "emptyDir": {}}]
 
 

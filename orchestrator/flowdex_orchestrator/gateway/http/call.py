@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ERRORS", "Call", "FlowCall"]
 
+TRACE_CONTEXT = ("traceparent", "tracestate", "baggage")
+"""Headers that executors see too, as metadata of gRPC (W3C)."""
+
 T = TypeVar("T")
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -131,6 +134,9 @@ class FlowCall:
         metadata: Metadata = (("x-request-id", request_id),)
         if self._priority is not None:
             metadata = (*metadata, (PRIORITY_KEY, self._priority))
+        headers = self._request.headers
+        if "traceparent" in headers:
+            metadata = (*metadata, *((key, headers[key]) for key in TRACE_CONTEXT if key in headers))
         work = asyncio.ensure_future(self._gateway.router.handle(data, deadline=self._deadline, metadata=metadata))
         gone = asyncio.ensure_future(_disconnected(self._request))
         try:

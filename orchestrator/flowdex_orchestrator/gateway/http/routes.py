@@ -75,7 +75,8 @@ def make_routers() -> tuple[APIRouter, ...]:
             write_fields(batch, [document.fields for document in documents])
             for index, document in enumerate(documents):
                 if document.embedding is not None:
-                    batch.select([index]).embeddings = np.asarray([document.embedding], dtype=np.float32)
+                    with np.errstate(over="ignore"):  # what becomes infinite is found by the indexer
+                        batch.select([index]).embeddings = np.asarray([document.embedding], dtype=np.float32)
             return batch
 
         chosen = body.model_dump(include={"segment"}, exclude_none=True)

@@ -2,6 +2,17 @@
 
 const ROOT = new URL("../", import.meta.url);  // the page works behind a prefix too
 
+const KEY = "flowdex-api-key";
+
+/** The API key of this tab: kept as long as the tab is open, and sent with every call. */
+export const apiKey = {
+  get: () => sessionStorage.getItem(KEY) ?? "",
+  set: value => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
+};
+
+/** Raised on `window` when the gateway refuses a call for want of a key; `detail` is what it said. */
+export const KEY_WANTED = "flowdex-key-wanted";
+
 export class ApiError extends Error {
   /** `status` is 0 where the gateway was not reached. */
   constructor(message, { status = 0, title = "", requestId = "" } = {}) {
@@ -14,6 +25,7 @@ export class ApiError extends Error {
 
 async function call(method, path, body, { signal, headers = {}, asText = false } = {}) {
   const options = { method, signal, headers: { accept: "application/json", ...headers } };
+  if (apiKey.get()) options.headers.authorization = `Bearer ${apiKey.get()}`;
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["content-type"] = "application/json";
@@ -35,6 +47,7 @@ async function call(method, path, body, { signal, headers = {}, asText = false }
   if (!response.ok) {
     // Our own routes answer problem documents; those of other contracts {error}, {error: {message}} or {message}.
     const said = content?.detail ?? content?.error?.message ?? content?.error ?? content?.message ?? content?.description;
+    if (response.status === 401) dispatchEvent(new CustomEvent(KEY_WANTED, { detail: String(said ?? "") }));
     throw new ApiError(typeof said === "string" ? said : `${response.status} ${response.statusText}`, {
       status: response.status,
       title: content?.title ?? "",

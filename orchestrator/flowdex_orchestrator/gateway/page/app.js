@@ -11,6 +11,7 @@
 // Its style sheet, if it has one, is page/views/NAME.css and is named in VIEWS.
 
 import { api } from "./api.js";
+import { keyForm } from "./key.js";
 import { el, problem } from "./dom.js";
 
 const VIEWS = {
@@ -100,6 +101,13 @@ function style(name) {
   });
 }
 
+/** Mount the view that is shown again, from its address. */
+function again() {
+  shown.name = shown.update = null;
+  return route();
+}
+
+document.querySelector("header.top").append(keyForm(again));
 for (const [name, view] of Object.entries(VIEWS)) {
   nav.append(el("a", { href: href(name), dataset: { view: name } }, view.label));
 }
