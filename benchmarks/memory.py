@@ -4,7 +4,7 @@
     replica:   `flowdex executor`, after the same texts over gRPC                          -> RSS, PSS, times the above
     second:    another replica beside it: the memory that both hold together, less that of one
 
-    python benchmarks/memory.py [--backends packed,onnx,ctranslate2] [--rounds 4] [--threads 2]
+    python benchmarks/memory.py [--backends packed,onnx,ctranslate2] [--rounds 2] [--threads 2]
 
 RSS counts a page in each process that maps it; PSS shares it between them, so that the PSS of all processes adds up to
 what the machine gives. Linux only.
@@ -37,7 +37,7 @@ REQUEST = 64
 IN_FLIGHT = 4
 
 
-def sample_texts(count: int = 512) -> list[str]:
+def sample_texts(count: int = 256) -> list[str]:
     """Docstrings of this machine's standard library, of very different lengths."""
     sys.path.insert(0, str(HERE.parent / "examples"))
     from stdlib_docs import documents
@@ -149,7 +149,7 @@ async def _send(port: int, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", default="packed,onnx,ctranslate2", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=4, help="how often the texts are computed (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often the texts are computed (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="compute threads (default: %(default)s)")
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     settings = parser.parse_args()
