@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -450,6 +452,39 @@ def test_a_gateway_that_restarts_is_found_again(flow: FakeFlow) -> None:
         later.set()
         thread.join()
         client.close()
+
+
+def test_a_client_alone_in_its_process_finds_it_too() -> None:
+    """The event loop of the flow above serves gRPC's threads too, and hides what a channel by itself does not do."""
+    script = """if True:
+        import sys
+        from flowdex import Client, Unavailable
+        with Client(sys.argv[1], retries=0, timeout=20) as client:
+            for _ in sys.stdin:
+                try:
+                    print(client.encode(["a"]).shape[0], flush=True)
+                except Unavailable:
+                    print("nobody", flush=True)
+    """
+    with running(FakeFlow(), http=False) as first:
+        command = [sys.executable, "-c", script, first.grpc_url]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdin is not None and process.stdout is not None
+
+        def ask() -> str:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        assert ask() == "1"
+    try:
+        assert [ask(), ask()] == ["nobody", "nobody"]
+        with running(FakeFlow(grpc_port=first.grpc_port), http=False):
+            assert ask() == "1"
+    finally:
+        process.stdin.close()
+        process.wait(20)
+        process.stdout.close()
 
 
 def test_another_kind_of_server_is_recognised() -> None:

@@ -58,6 +58,7 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 10_000),  # this is how long an attempt may take: a busy gateway is slow to greet
     ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),  # so that another channel is another connection
 )
 
 
@@ -222,9 +223,7 @@ class GrpcTransport:
                 files.current()
                 self._look_at = time.monotonic() + _LOOK_SECONDS
                 if files.generation != connection.generation:
-                    connection.retired = True
-                    if not connection.calls:
-                        connection.channel.close()
+                    self._retire(connection)
                     connection = None
             if connection is None:
                 generation = 0 if files is None else files.generation
@@ -237,6 +236,24 @@ class GrpcTransport:
             connection.calls -= 1
             if connection.retired and not connection.calls:
                 connection.channel.close()
+
+    def _retire(self, connection: _Connection) -> None:
+        """Give it no more calls, and close it after those that it has. Needs the lock."""
+        connection.retired = True
+        if connection is self._connection:
+            self._connection = None
+        if not connection.calls:
+            connection.channel.close()
+
+    def _give_up(self, connection: _Connection) -> None:
+        """Have the next call connect by a channel of its own.
+
+        A threaded channel of grpcio 1.68 never connects again after it was refused once, as by a gateway that starts
+        again (https://github.com/grpc/grpc/issues/38290).
+        """
+        with self._lock:
+            if not connection.retired:
+                self._retire(connection)
 
     async def _post(
         self,
@@ -279,6 +296,8 @@ class GrpcTransport:
         except grpc.FutureCancelledError:
             raise Cancelled("the client was closed during the call") from None
         except grpc.RpcError as error:
+            if _is_unconnected(error):
+                self._give_up(connection)
             if self._may_be_tls(error) and (found := await asyncio.to_thread(explain_handshake, self._target)):
                 raise found from None
             raise self._error(error) from None
@@ -287,16 +306,13 @@ class GrpcTransport:
 
     def _may_be_tls(self, call: Any) -> bool:
         """Whether a failed handshake may be why there is no connection: gRPC tells the last address's reason alone."""
-        details = call.details() or ""
-        if call.code() is not grpc.StatusCode.UNAVAILABLE or not details.startswith(_NO_CONNECTION):
-            return False
-        return self._target.secure or any(sign in details for sign in _HUNG_UP)
+        return _is_unconnected(call) and (self._target.secure or any(sign in call.details() for sign in _HUNG_UP))
 
     def _error(self, call: Any) -> FlowdexError:
         code, details = call.code(), call.details() or ""
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
             return TooLarge(f"a message is over the limit of {self._target} or of this client: {details}")
-        if code is grpc.StatusCode.UNAVAILABLE and details.startswith(_NO_CONNECTION):
+        if _is_unconnected(call):
             return Unavailable(self._target.unreachable(_reason(details)))
         if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
             self._reached = True
@@ -313,6 +329,11 @@ def open_channel(target: Target, options: Sequence[tuple[str, Any]] = ()) -> grp
         options = (*options, ("grpc.ssl_target_name_override", target.tls_name))
     credentials = channel_credentials(target.certificates)
     return grpc.secure_channel(target.authority, credentials, options=options)
+
+
+def _is_unconnected(call: Any) -> bool:
+    """Whether a call failed because there is no connection."""
+    return call.code() is grpc.StatusCode.UNAVAILABLE and (call.details() or "").startswith(_NO_CONNECTION)
 
 
 def _reason(details: str) -> str:
