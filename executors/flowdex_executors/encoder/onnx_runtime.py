@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,11 +24,14 @@ def onnx_installed() -> bool:
 
 
 def require_onnxruntime() -> Any:
-    """The module.
+    """The module, without its telemetry: from 1.29 on it reports processes, models and runs to Microsoft by default.
+
+    `ORT_DISABLE_TELEMETRY=0` in the environment leaves that on.
 
     Raises:
         ConfigurationError: It is not installed.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when the module is imported
     try:
         import onnxruntime
     except ImportError:
