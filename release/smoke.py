@@ -197,6 +197,16 @@ def zeromq() -> None:
     gateway(("grpc", "http", "bert"))
 
 
+def tracing() -> None:
+    """A span is made, and there is what sends it; nobody takes it here."""
+    from flowdex_orchestrator.observability.tracing import make_tracing
+
+    os.environ["OTEL_EXPORTER_OTLP_TIMEOUT"] = "1"
+    made = make_tracing("flow", "smoke")
+    made.start("request", ()).end()
+    made.close()
+
+
 def tls() -> None:
     """Certificates are made, and Python's own TLS takes them."""
     flowdex("tls", "init", "certificates")
@@ -267,6 +277,7 @@ SMOKE = {
     "gateway": Smoke(gateway, ("gateway",)),
     "zeromq": Smoke(zeromq, ("gateway", "zeromq")),
     "tls": Smoke(tls, ("tls",)),
+    "tracing": Smoke(tracing, ("gateway", "tracing")),
     "executor": Smoke(lambda: executor("ranker"), ("executor",)),
     "segmenter": Smoke(lambda: executor("segmenter"), ("executor", "segmenter"), (MODEL,)),
     "indexer": Smoke(lambda: executor("indexer"), ("executor", "indexer")),

@@ -358,6 +358,8 @@ async def test_status_and_health() -> None:
         for executor in status["executors"]:
             assert executor.pop("queue_ms") == 0
             assert executor.pop("calls")["count"] == 0
+            for replica in executor["replicas"]:
+                assert [replica.pop(name) for name in ("versions", "uptime_s", "restarts", "canary")] == [None] * 4
         assert status["executors"] == [
             {
                 "name": "all",
@@ -428,7 +430,7 @@ async def test_which_token_met_which() -> None:
         assert found["errors"][0]["pointer"] == "#/query"
         problem(await flow.http.post("/interaction", json={"query": "a", "text": "a", "model": "x"}), 404, "NotFound")
     async with serving(everything()) as flow:
-        found = problem(await flow.http.post("/interaction", json={"query": "a", "text": "a"}), 500, "ExecutorError")
+        found = problem(await flow.http.post("/interaction", json={"query": "a", "text": "a"}), 422, "InvalidInput")
         assert "token vectors" in found["detail"]
     async with serving(FakeExecutor("i", {"/search": None})) as flow:
         problem(await flow.http.post("/interaction", json={"query": "a", "text": "a"}), 404, "NotFound")

@@ -67,7 +67,7 @@ async def watched(names: Names, every: float = 0.05) -> AsyncIterator[ReplicaPoo
 async def encode(pool: ReplicaPool, times: int) -> None:
     request = wire.build_request("/encode", DocumentBatch.from_columns(texts=["a"]))
     for reply in await asyncio.gather(*(pool.call(request, idempotent=True) for _ in range(times))):
-        assert wire.documents_of(wire.read_reply(reply)).texts == ["a!"]
+        assert wire.documents_of(wire.read_reply(reply.data)).texts == ["a!"]
 
 
 async def test_replicas_come_and_go_with_the_addresses_of_the_name() -> None:

@@ -210,8 +210,8 @@ async def test_count(indexer: QdrantIndexer) -> None:
     marked = document("b", tags={"x": 1}, fingerprint="f")
     await index(indexer, document("a", fingerprint="f"), marked)
     assert await indexer.count() == {"documents": 2, "passages": 6}
-    assert await indexer.count({"filter": {"x": 1}}) == {"documents": 1, "passages": 3}
-    assert await indexer.count({"filter": {"x": {"$ne": 1}}}) == {"documents": 1, "passages": 3}
+    assert await indexer.count(parameters={"filter": {"x": 1}}) == {"documents": 1, "passages": 3}
+    assert await indexer.count(parameters={"filter": {"x": {"$ne": 1}}}) == {"documents": 1, "passages": 3}
 
 
 # ---- failures ----

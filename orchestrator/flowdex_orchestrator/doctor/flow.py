@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from flowdex.formats import NewerFormat
 from flowdex_orchestrator.doctor.listeners import Listener, listener_on
 from flowdex_orchestrator.doctor.report import Check, Verdict
 
@@ -267,11 +268,15 @@ def check_state(folder: RunFolder, flow_file: Path) -> Check:
     """No processes without their runner, no state that cannot be read."""
     from flowdex_orchestrator.runner.state import Status
 
-    state = folder.read()
+    found = "what is no state"
+    try:
+        state = folder.read()
+    except NewerFormat:
+        state, found = None, "the state of another version"
     if state is None:
         if (folder.path / "state.json").exists():
             remedy = f"rm -r {folder.path}, after `flowdex down` of the version that wrote it"
-            return Check("state", Verdict.WARNING, f"{folder.path} holds the state of another version", remedy)
+            return Check("state", Verdict.WARNING, f"{folder.path} holds {found}", remedy)
         return Check("state", Verdict.OK, "not started yet")
     if state.running:
         return Check("state", Verdict.OK, f"{state.status.value}, runner is process {state.runner.pid}")

@@ -159,7 +159,7 @@ class Starter:
             f"  name: {_scalar(self.name)}",
             f"  protocol: [{protocols}]",
             f"  port: [{ports}]" + ("     # bert's replies are on the next port, 5556" if bert else ""),
-            "  # host: 0.0.0.0               # to be reached from elsewhere; then set API keys, see docs/gateway.md",
+            "  # host: 0.0.0.0               # to be reached from elsewhere, with keys: see docs/security.md",
             *(self._bert() if bert else _STOCK_GATEWAY),
             "executors:",
             *executors,

@@ -9,6 +9,7 @@ import pytest
 
 from flowdex import wire
 from flowdex_orchestrator.runner.replica import replica_queue_ms, replica_traits
+from flowdex_orchestrator.tls import Hop
 from flowdex_orchestrator.traits import Traits
 
 SOURCE = """
@@ -31,8 +32,8 @@ class Tested(Executor):
 async def test_traits_and_load(start_worker):
     worker = start_worker(SOURCE).wait_ready()
     address = f"127.0.0.1:{worker.port}"
-    assert await replica_traits(address) == Traits(frozenset({"/slow"}), embedded=True, exchange=True)
-    assert await replica_queue_ms(address) == 0.0
+    assert await replica_traits(address, Hop()) == Traits(frozenset({"/slow"}), embedded=True, exchange=True)
+    assert await replica_queue_ms(address, Hop()) == 0.0
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda _: worker.post("/slow", ["a"]), range(5)))
     found = json.loads(worker.channel.unary_unary(wire.LOAD)(b"", timeout=5))
@@ -40,5 +41,5 @@ async def test_traits_and_load(start_worker):
     assert found["in_flight"] == 0
     worker.terminate()
     assert worker.wait() == 0
-    assert await replica_traits(address) == Traits()
-    assert await replica_queue_ms(address) is None
+    assert await replica_traits(address, Hop()) == Traits()
+    assert await replica_queue_ms(address, Hop()) is None

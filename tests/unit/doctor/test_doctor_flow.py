@@ -225,6 +225,8 @@ def test_state(tmp_path: Path) -> None:
 
     (folder.path / "state.json").write_text('{"version": 99}')
     expect(of_flow.check_state(folder, file), WARNING, "another version", remedy=f"rm -r {folder.path}")
+    (folder.path / "state.json").write_text("not even JSON")
+    expect(of_flow.check_state(folder, file), WARNING, "no state", remedy=f"rm -r {folder.path}")
 
 
 # ---- the command ----

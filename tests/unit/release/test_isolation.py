@@ -18,7 +18,7 @@ tomllib = pytest.importorskip("tomllib")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CHAIN = {"jina", "docarray", "jina-hubble-sdk", "jcloud"}
-LIGHT = ("service", "gateway", "zeromq")
+LIGHT = ("service", "gateway", "tracing", "zeromq")
 
 # Everything of the client and of the gateway's process, and of the runner; the worker hosts executors.
 IMPORTS = """
