@@ -37,10 +37,8 @@ _OURS = (
     "Unavailable",
     "UNAVAILABLE",
 )
-_GROWTH = 1.5  # times its memory, and 100 MiB more: a process that grows
-_LARGE_MESSAGES = (
-    300  # MiB that the allocator keeps after a few of the largest messages at once; it does not go on growing
-)
+_GROWTH = 1.5  # times its memory, and as much more: a process that grows
+_LARGE_MESSAGES = 300  # MiB that an allocator keeps after some of the largest messages at once
 
 
 @dataclass
