@@ -21,12 +21,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 demo: $(VENV)/installed  ## Install, start flow.yml, index the standard library's documentation, search it, stop.
 	$(BIN)/python examples/quickstart.py
 
-# On a busy machine some time limits are too tight: what fails is run again by itself, and that counts.
+# Beside another file some time limits are too tight: what fails there is run again by itself, and that counts.
 test: $(VENV)/installed-dev  ## Run all tests: two files at a time, then what must run alone.
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations 25 -m 'not alone' || \
 		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
-	$(BIN)/python -m pytest --durations 25 -m alone || \
-		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest --durations 25 -m alone
 
 guard: $(VENV)/installed-dev  ## Measure, and fail where something has become more than 25 % slower.
 	$(BIN)/python benchmarks/guard.py
