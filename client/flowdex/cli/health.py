@@ -92,6 +92,8 @@ def _http(target: Target, timeout: float) -> str | None:
     try:
         connection.request("GET", f"{target.path}/health/ready")
         status = connection.getresponse().status
+    except TimeoutError as error:  # no question of certificates, and there is no time to ask again
+        return str(error)
     except (OSError, HTTPException) as error:
         from flowdex.transport.handshake import explain_handshake
 
