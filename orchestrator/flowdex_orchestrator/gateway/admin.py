@@ -44,7 +44,7 @@ class GatewayAdmin:
 
     async def _ready(self, body: dict[str, Any]) -> dict[str, Any]:
         """Whether the gateway takes requests, for a runner that its other ports ask for a certificate."""
-        return {"ready": self._gateway.ready}
+        return {"ready": self._gateway.ready, "problem": self._gateway.problem}
 
     async def _set_addresses(self, body: dict[str, Any]) -> dict[str, Any]:
         """Take over a table of addresses.
