@@ -19,7 +19,7 @@ from flowdex_orchestrator.control import ControlServer
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from flowdex_orchestrator.gateway.replicas import Replica
+    from flowdex_orchestrator.gateway.replica import Replica
     from flowdex_orchestrator.gateway.server import Gateway
 
 __all__ = ["GatewayAdmin"]
