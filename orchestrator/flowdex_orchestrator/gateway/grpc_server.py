@@ -64,7 +64,7 @@ _OPTIONS = (
     ("grpc.max_connection_idle_ms", 5 * 60_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.ping_timeout_ms", 20_000),  # of gRPC's own pings, while one of which is under way it sends no other
+    ("grpc.http2.ping_timeout_ms", 20_000),  # of its own pings, beside which it sends no other
     ("grpc.http2.max_concurrent_streams", 1024),  # of one connection
     # What executors take too, to whom some of it is forwarded. (Between the two, gRPC refuses at random.)
     ("grpc.max_metadata_size", 8192),
