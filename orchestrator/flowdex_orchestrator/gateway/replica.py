@@ -47,8 +47,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", int(_PING_SECONDS * 1000)),
     ("grpc.keepalive_timeout_ms", int(_PONG_SECONDS * 1000)),
-    # gRPC measures the bandwidth by pings, too: while one of those is under way, as under load it mostly is, it sends no
-    # other, and waits for the answer as long as this says (a minute by itself).
+    # gRPC measures the bandwidth by pings, too. While one of those is under way, as it mostly is under load, it sends
+    # no other one, and waits for its answer as long as this says (by itself, a minute).
     ("grpc.http2.ping_timeout_ms", int(_PONG_SECONDS * 1000)),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
