@@ -23,10 +23,12 @@ class Setting:
     Attributes:
         folder: An empty folder of its own.
         rounds: How often the harm is done.
+        seed: Of what is left to chance.
     """
 
     folder: Path
     rounds: int
+    seed: int = 0
 
 
 @dataclass
@@ -44,6 +46,13 @@ class Row:
     times: int
     tally: Tally = field(default_factory=Tally)
     note: str = ""
+
+    def add(self, other: Row) -> None:
+        """Make it the row of both runs."""
+        assert self.name == other.name, "runs of different faults"
+        self.times += other.times
+        self.tally.add(other.tally)
+        self.note = other.note
 
 
 Run = Callable[[Setting], Coroutine[Any, Any, list[Row]]]

@@ -64,6 +64,20 @@ class Tally:
         """One more request that failed with this error."""
         self.failed[name] = self.failed.get(name, 0) + 1
 
+    def add(self, other: Tally) -> None:
+        """Count what another run has counted."""
+        self.sent += other.sent
+        for name, count in other.failed.items():
+            self.failed[name] = self.failed.get(name, 0) + count
+        self.wrong += other.wrong
+        self.untyped += other.untyped
+        self.late += other.late
+        self.lost += other.lost
+        self.duplicated += other.duplicated
+        self.recoveries += other.recoveries
+        self.gap = max(self.gap, other.gap)
+        self.said |= other.said
+
     def check(self) -> None:
         """Raise unless every request was answered rightly or failed with a typed error in time, and nothing is lost."""
         assert not self.wrong, self.wrong[:5]

@@ -18,7 +18,7 @@ VICTIMS = ("encoder", "indexer", "ranker", "segmenter", "gateway", "runner")
 async def kill(setting: Setting) -> list[Row]:
     """SIGKILL to each kind of process at random moments, one after the other, again and again."""
     rows = {name: Row(f"kill -9: {name}", setting.rounds) for name in VICTIMS}
-    chance = random.Random(8)
+    chance = random.Random(8 + 100 * setting.seed)
     async with ChaosFlow.started(setting.folder) as flow:
         load = Load(flow, Tally())
         async with load.running():
@@ -44,7 +44,7 @@ async def stop(setting: Setting) -> list[Row]:
     silent = 20.0
     text = flow_yaml(common=f"  timeout_silent: {silent * 1000:.0f}\n")
     row = Row(f"SIGSTOP: a replica of the encoder (`timeout_silent` {silent:g} s)", setting.rounds)
-    chance = random.Random(9)
+    chance = random.Random(9 + 100 * setting.seed)
     async with ChaosFlow.started(setting.folder, text) as flow:
         load = Load(flow, row.tally, clients=4)
         async with load.running():
