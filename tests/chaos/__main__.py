@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import shlex
 import sys
 import tempfile
@@ -27,8 +28,11 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="a page of Markdown whose table is written anew")
     parser.add_argument("--seed", type=int, default=0, help="of what is left to chance")
     parser.add_argument("--keep", type=Path, help="a file of results: those that are there already are not made again")
+    parser.add_argument("--verbose", action="store_true", help="say what happens when")
     parser.add_argument("--add", action="store_true", help="make them again, and add to those results")
     options = parser.parse_args()
+    if options.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     names = options.only or list(FAULTS)
     known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
     skipped: list[str] = []

@@ -10,6 +10,7 @@ a person who indexes would; so that in the end every document is known to be sto
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from flowdex import AsyncClient, Document
 from flowdex.errors import FlowdexError, NotFound
 
 __all__ = ["Load", "Tally", "seconds"]
+
+logger = logging.getLogger(__name__)
 
 DEADLINE = 10.0  # seconds of every request
 GRACE = 1.5  # seconds after that in which the error must be there
@@ -167,6 +170,7 @@ class Load:
             await replaced
         await self.all_well(max(fault, time.monotonic() if replaced is not None else fault))
         self.tally.recoveries.append(time.monotonic() - fault)
+        logger.info("recovered after %.1f s", self.tally.recoveries[-1])
 
     # ---- the clients ----
 
@@ -260,6 +264,7 @@ class Load:
         self.failed_at = time.monotonic()
         self.tally.count_failure(error.name)
         self.tally.said[error.name] = error.message
+        logger.info("%s: %s", error.name, error.message)
 
     # ---- afterwards ----
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 import time
@@ -10,6 +11,8 @@ import time
 from chaos.faults import Row, Setting, fault
 from chaos.flow import ChaosFlow, flow_yaml
 from chaos.load import Load, Tally
+
+logger = logging.getLogger(__name__)
 
 VICTIMS = ("encoder", "indexer", "ranker", "segmenter", "gateway", "runner")
 
@@ -27,6 +30,7 @@ async def kill(setting: Setting) -> list[Row]:
                     load.tally = rows[name].tally
                     await asyncio.sleep(chance.uniform(0.2, 1.0))
                     fault = time.monotonic()
+                    logger.info("kill -9: %s", name)
                     gone = flow.kill(name, chance)
                     if name == "runner":
                         await load.recovered(fault, replaced=flow.up_again())
