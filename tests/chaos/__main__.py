@@ -32,7 +32,8 @@ def main() -> int:
     parser.add_argument("--add", action="store_true", help="make them again, and add to those results")
     options = parser.parse_args()
     if options.verbose:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        logging.basicConfig(format="%(asctime)s %(message)s")
+        logging.getLogger("chaos").setLevel(logging.INFO)
     names = options.only or list(FAULTS)
     known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
     skipped: list[str] = []
