@@ -136,6 +136,14 @@ class Gateway:
         """Whether every executor has a replica that takes calls, and the gateway is not stopping."""
         return self._ready.is_set() and not self.stopping.is_set()
 
+    @property
+    def problem(self) -> str:
+        """Why it is not ready; empty if it is."""
+        if self.stopping.is_set():
+            return "the gateway is stopping"
+        missing = self.missing()
+        return f"no replica is ready of executor {', '.join(missing)}" if missing else ""
+
     def missing(self) -> list[str]:
         """The executors without a ready replica."""
         return [name for name, pool in self.pools.items() if not pool.ready]
@@ -309,7 +317,7 @@ class Gateway:
             self._ready.clear()
         else:
             self._ready.set()
-        self._grpc.health.set(self.ready)
+        self._grpc.health.set(self.ready, self.problem)
 
 
 async def _all(tasks: Sequence[asyncio.Future[None]]) -> None:

@@ -202,6 +202,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),  # of its own pings, beside which it sends no other
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # gateways ping idle connections
         ("grpc.keepalive_permit_without_calls", 1),
     ]
