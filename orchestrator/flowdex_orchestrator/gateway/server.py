@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError, NotFound
-from flowdex_orchestrator.access.network import check_open
+from flowdex_orchestrator.access.network import check_gateway
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
@@ -184,7 +184,7 @@ class Gateway:
                 network could call.
         """
         mutual = self.certificates is not None and self.certificates.ca is not None
-        check_open(host, keys=mutual or self.guard is not None, insecure=self.settings.insecure)
+        check_gateway(host, keys=mutual or self.guard is not None, insecure=self.settings.insecure)
         self.host, ports = host, self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)

@@ -33,6 +33,7 @@ from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
 from flowdex.timeouts import within
+from flowdex_orchestrator.access.network import check_executor
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
 from flowdex_orchestrator.processes import watch_parent
@@ -70,6 +71,7 @@ class ServerOptions:
         stacks: Whether error replies carry the traceback.
         parent_pid: Process whose end ends this one.
         certificates: What to encrypt with; None for no TLS.
+        insecure: Whether it may listen beyond this machine though callers need no certificate.
         replica: Number of this replica, for its metrics.
         metrics_host: Address to listen on for Prometheus.
         metrics_port: Port for it; 0 takes any free one, None opens none.
@@ -85,6 +87,7 @@ class ServerOptions:
     stacks: bool = False
     parent_pid: int | None = None
     certificates: CertificateFiles | None = None
+    insecure: bool = False
     replica: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -101,12 +104,20 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         options: Where and how.
 
     Raises:
-        ConfigurationError: The port cannot be bound.
+        ConfigurationError: The port cannot be bound, or everybody on the network could call.
         BaseException: Whatever `load` or the executor's `warm_up` raises, `SystemExit` included.
     """
+    mutual = options.certificates is not None and options.certificates.ca is not None
+    check_executor(options.host, mutual=mutual, insecure=options.insecure)
     stop = _Stop(options)
     health = HealthService(EXECUTOR_SERVICES)
-    metrics = WorkerMetrics(name, options.replica, in_flight=lambda: service.in_flight, ready=lambda: health.serving)
+    metrics = WorkerMetrics(
+        name,
+        options.replica,
+        in_flight=lambda: service.in_flight,
+        ready=lambda: health.serving,
+        certificates=options.certificates,
+    )
     service = ExecutorService(
         name,
         stacks=options.stacks,
