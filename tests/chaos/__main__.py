@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import math
 import shlex
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="how often each harm is done, at most")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="this fault; several times for several")
     parser.add_argument("--write", type=Path, help="a page of Markdown whose table is written anew")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which `kill` begins no further round")
     parser.add_argument("--seed", type=int, default=0, help="of what is left to chance")
     parser.add_argument("--keep", type=Path, help="a file of results: those that are there already are not made again")
     parser.add_argument("--verbose", action="store_true", help="say what happens when")
@@ -43,7 +45,9 @@ def main() -> int:
             continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            setting = Setting(Path(folder) / name, min(options.rounds, FAULTS[name].most), options.seed)
+            setting = Setting(
+                Path(folder) / name, min(options.rounds, FAULTS[name].most), options.seed, options.seconds
+            )
             try:
                 rows = asyncio.run(FAULTS[name].run(setting))
             except Skipped as reason:

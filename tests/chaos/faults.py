@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,13 @@ class Setting:
         folder: An empty folder of its own.
         rounds: How often the harm is done.
         seed: Of what is left to chance.
+        seconds: After which `kill` begins no further round.
     """
 
     folder: Path
     rounds: int
     seed: int = 0
+    seconds: float = math.inf
 
 
 @dataclass

@@ -20,13 +20,17 @@ VICTIMS = ("encoder", "indexer", "ranker", "segmenter", "gateway", "runner")
 @fault("kill")
 async def kill(setting: Setting) -> list[Row]:
     """SIGKILL to each kind of process at random moments, one after the other, again and again."""
-    rows = {name: Row(f"kill -9: {name}", setting.rounds) for name in VICTIMS}
+    rows = {name: Row(f"kill -9: {name}", 0) for name in VICTIMS}
+    end = time.monotonic() + setting.seconds
     chance = random.Random(8 + 100 * setting.seed)
     async with ChaosFlow.started(setting.folder) as flow:
         load = Load(flow, Tally())
         async with load.running():
             for _ in range(setting.rounds):
+                if time.monotonic() > end:
+                    break
                 for name in chance.sample(VICTIMS, len(VICTIMS)):  # the same one twice in a row would be a crash loop
+                    rows[name].times += 1
                     load.tally = rows[name].tally
                     await asyncio.sleep(chance.uniform(0.2, 1.0))
                     fault = time.monotonic()
