@@ -31,6 +31,7 @@ from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.work_notes import noting
 from flowdex_orchestrator.load import RESTARTS_VARIABLE
+from flowdex_orchestrator.local_socket import Connection
 from flowdex_orchestrator.observability.logs import about
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.canary import Canary
@@ -121,6 +122,10 @@ class ExecutorService:
         self._info = info.SerializeToString()
         self._versions = dict(info.jina)
         self._endpoints = endpoints
+
+    async def serve_local(self, connection: Connection) -> None:
+        """Answer the calls of a gateway on this machine, as over `wire.EXCHANGE`."""
+        await self._exchange.serve_local(connection)
 
     async def drain(self) -> None:
         """End the streams of requests, each after what it is at; return when nothing is in flight."""
