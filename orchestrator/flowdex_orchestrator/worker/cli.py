@@ -20,6 +20,7 @@ import click
 from flowdex.cli import complete
 from flowdex.errors import FlowdexError
 from flowdex_orchestrator.gpus import VISIBLE, deal_gpus
+from flowdex_orchestrator.observability.options import metrics_options
 
 if TYPE_CHECKING:
     from jina import Executor
@@ -59,6 +60,7 @@ _THREADS_END_WITHIN = 0.5  # seconds
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the class, over the flow's. Repeatable."
 )
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine though callers need no certificate.")
 @click.option("--parent-pid", type=int, metavar="PID", help="End when this process ends.")
 @click.option(
     "--log-level",
@@ -85,17 +87,7 @@ _THREADS_END_WITHIN = 0.5  # seconds
     show_default=True,
     help="Time to end requests in, at stop.",
 )
-@click.option(
-    "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
-)
-@click.option(
-    "--metrics-port",
-    metavar="N",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Port for Prometheus, 0 for any free one.",
-)
+@metrics_options
 def executor(  # noqa: PLR0917 - click passes them by name
     name: str,
     flow_file: Path | None,
@@ -105,6 +97,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
     replica: int,
     shard: int,
     settings: tuple[str, ...],
+    insecure: bool,
     parent_pid: int | None,
     log_level: str | None,
     stacks: bool,
@@ -150,6 +143,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         stacks=stacks,
         parent_pid=parent_pid,
         certificates=executor_files(flow, entry),
+        insecure=insecure or entry.insecure,
         replica=replica,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
