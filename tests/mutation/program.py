@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -69,7 +69,8 @@ class Result:
 
     def save(self, path: Path) -> None:
         """Write it down, to be gone on with."""
-        path.write_text(json.dumps(asdict(self), indent=1, default=dict))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}  # asdict() makes pairs of a Counter
+        path.write_text(json.dumps(values, indent=1))
 
     @classmethod
     def load(cls, path: Path) -> Result:
