@@ -115,8 +115,26 @@ def test_target_executor_matches_from_the_start_as_in_jina() -> None:
     assert topology.plan("/search", BINDS, "").chain == ("encoder", "indexer", "ranker")
     with pytest.raises(NotFound, match=r"coder.*encoder, indexer, ranker"):
         topology.plan("/search", BINDS, "coder")
-    with pytest.raises(InvalidInput, match="regular expression"):
+    with pytest.raises(InvalidInput, match=r"'\(' is not a regular expression of RE2: missing \)"):
         topology.plan("/search", BINDS, "(")
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize("target", ["(((.*)*)*)*x", "((encoder)+)+x", "(.*,){16}x", "(a?){25}a{25}x"])
+def test_an_expression_that_backtracks_for_ever_elsewhere_is_answered_at_once(target: str) -> None:
+    name = "encoder" * 9
+    with pytest.raises(NotFound, match="matches target_executor"):
+        Topology({name: []}).plan("/search", {name: {"/search"}}, target)
+
+
+@pytest.mark.timeout(5)
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("(" * 5000 + ")" * 5000, "10,000 characters; 256 are allowed"), (r"[\w\W]{1000}" * 20, "pattern too large")],
+)
+def test_an_expression_that_costs_much_to_compile_is_refused(target: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Topology(CHAIN).plan("/search", BINDS, target)
 
 
 def test_an_unknown_endpoint_names_the_nearest_and_all() -> None:
