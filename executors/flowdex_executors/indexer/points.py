@@ -244,9 +244,16 @@ def _originals(
         found = None if text is None else gaps_between(text, texts[rows], spans[rows])
         gaps += found[:size] if found else [""] * size
         originals.append(
-            original_of(text, named, passages=size, gaps=found, own=is_own, digest=digest, segment=segment)
+            original_of(text, named, passages=size, gaps=found, own=is_own, **_kept(batch.ids[index], digest, segment))
         )
     return originals, gaps
+
+
+def _kept(document_id: str, digest: Any, segment: Any) -> dict[str, Any]:
+    """What of a document comes back as it was sent, once it is known that it can be stored."""
+    if digest is not None and not isinstance(digest, str):
+        raise InvalidInput(f"document {document_id!r}: 'digest' must be a string, got {digest!r:.40}")
+    return {"digest": digest, "segment": _json(segment, f"document {document_id!r}: segment", 1)}
 
 
 def _vectors(passages: DocumentBatch, ids: Sequence[str], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -293,9 +300,11 @@ def _span(location: Any, text: str) -> tuple[int, int]:
         return 0, len(text)
     try:
         start, end = (int(value) for value in location)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"a passage's location must be [start, end], got {location!r}") from None
-    return start, end
+        if max(abs(start), abs(end)) < _EXACT_INTEGER:
+            return start, end
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidInput(f"a passage's location must be [start, end], got {location!r:.60}")
 
 
 def _context(value: Any) -> str | None:
@@ -331,7 +340,7 @@ def _checked_tags(tags: dict[str, Any], document_id: str, most: int) -> dict[str
 def _json(value: Any, place: str, depth: int) -> Any:
     """The value as plain JSON types."""
     if depth > MAX_TAG_DEPTH:
-        raise InvalidInput(f"{place}: tags are nested deeper than {MAX_TAG_DEPTH} levels")
+        raise InvalidInput(f"{place}: values are nested deeper than {MAX_TAG_DEPTH} levels")
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int) and -_EXACT_INTEGER <= value < _EXACT_INTEGER:
@@ -342,7 +351,7 @@ def _json(value: Any, place: str, depth: int) -> Any:
         return {key: _json(item, f"{place}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
-    raise InvalidInput(f"{place}: tags hold JSON values (finite numbers), not {type(value).__name__} {value!r:.40}")
+    raise InvalidInput(f"{place}: JSON values (finite numbers) can be stored, not {type(value).__name__} {value!r:.40}")
 
 
 # ---- passages to points ----
