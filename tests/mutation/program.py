@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import grpc.aio
 import zmq.asyncio
 
 from flowdex.timeouts import within
@@ -111,6 +112,7 @@ async def run(
         only: Surfaces; all if empty.
         quiet: Whether to print nothing.
     """
+    grpc.aio.init_grpc_aio()  # for ever: at the last channel's end this loop would wait for a thread that waits for it
     watch = Watch(flow_file)
     result.faults += watch.look()
     state = watch.state()
@@ -163,6 +165,7 @@ async def run(
         await asyncio.gather(*map(drive, lanes))
     finally:
         looking.cancel()
+        await asyncio.wait([looking])
         for lane in lanes:
             await lane.close()
         context.destroy(linger=0)

@@ -110,11 +110,12 @@ class HttpLane:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
         found: list[str] = []
-        writer.write(b"".join(data for data, _ in requests))
-        if requests[-1][1]:
-            with contextlib.suppress(OSError):
-                writer.write_eof()
+        writer.write(b"".join(data for data, lenient in requests if not lenient))
         for data, lenient in requests:
+            if lenient:  # the last one, by itself: its end may end the connection
+                writer.write(data)
+                with contextlib.suppress(OSError):
+                    writer.write_eof()
             try:
                 status, keep, body = await _answer(reader, data.startswith(b"HEAD "))
             except asyncio.CancelledError:  # no answer in time: whatever comes still is no other request's
