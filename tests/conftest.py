@@ -35,6 +35,7 @@ ALONE = (
     "integration/test_scaling.py",
     "integration/test_versions_side_by_side.py",
     "integration/worker/test_worker_lifecycle.py",
+    "integration/worker/test_worker_stopped.py",
     "unit/client/test_client_pipeline.py",
     "unit/runner/test_runner_supervision.py",
 )

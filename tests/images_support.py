@@ -278,6 +278,10 @@ class Container:
             os.kill(self.pid, getattr(signal, self.image.stop_signal))
         return self._process.wait(seconds)
 
+    def wait(self, seconds: float) -> int:
+        """Its exit code, once it has ended by itself."""
+        return self._process.wait(seconds)
+
     def kill(self) -> None:
         if self.running:
             os.kill(self.pid, signal.SIGKILL)

@@ -83,7 +83,8 @@ class HealthService:
         if status == _Status.SERVICE_UNKNOWN:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"this server has no service {request.service!r}")
         if self._reason:
-            context.set_trailing_metadata(((REASON_KEY, self._reason),))
+            reason = self._reason.encode("ascii", "backslashreplace").decode()
+            context.set_trailing_metadata(((REASON_KEY, reason),))
         return _Status(status=status)
 
     async def _watch(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:

@@ -22,7 +22,7 @@ from jina import Gateway as JinaGateway
 
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.access.guard import KEYS_VARIABLE, guard_of
-from flowdex_orchestrator.access.network import open_to_network
+from flowdex_orchestrator.access.network import open_gateway
 from flowdex_orchestrator.gateway.server import Gateway
 from flowdex_orchestrator.gateway.settings import ExecutorTarget, GatewaySettings
 from flowdex_orchestrator.gateway.topology import GATEWAY
@@ -71,7 +71,7 @@ class FlowdexGateway(JinaGateway):  # type: ignore[misc]  # jina is not typed
         # Stock Jina listens on all addresses by default; here as there, what keeps others out is the operator's.
         path = os.environ.get(KEYS_VARIABLE)
         guard = guard_of(Path(path) if path else None)
-        if open_to_network(self.host, keys=guard is not None, insecure=self._settings.insecure):
+        if open_gateway(self.host, keys=guard is not None, insecure=self._settings.insecure):
             _log.warning(
                 "the flow is open to everybody who reaches %s: name a key file in %s", self.host, KEYS_VARIABLE
             )

@@ -115,6 +115,7 @@ class ChaosFlow:
                 _signal(pid, signal.SIGCONT)
             await asyncio.to_thread(run_flowdex, "down", str(running.flow_file))
             assert not flow.state().survivors(), "the flow has left processes behind"
+            assert not (left := started_with(folder)), f"the flow has left processes behind: {left}"
 
     def state(self) -> FlowState:
         """What the runner says of its processes."""
@@ -172,6 +173,17 @@ class ChaosFlow:
                 return
             assert time.monotonic() < end, done.stderr
             await asyncio.sleep(0.2)
+
+
+def started_with(folder: Path) -> list[str]:
+    """The command lines of processes that name the folder: those of the runner, and the index's engines below them."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            command = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in command:
+                found.append(f"{file.parent.name}: {command}")
+    return found
 
 
 def _signal(pid: int, number: int) -> None:

@@ -59,9 +59,9 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningFlow]:
     stop_flow(flow)
 
 
-def processes(flow: RunningFlow) -> list[dict[str, Any]]:
+def processes(flow: RunningFlow, name: str = "encoder") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(flow.flowdex("ps", "--json").stdout)["processes"]
-    return [each for each in found if each["name"] == "encoder"]
+    return [each for each in found if each["name"] == name]
 
 
 def replica(flow: RunningFlow, port: int) -> dict[str, Any]:
@@ -107,10 +107,25 @@ def test_a_replica_that_does_not_work_is_left_out_until_it_does(flow: RunningFlo
         for _ in range(20):  # all from the other one
             np.testing.assert_allclose(client.encode(["some text"]), right, rtol=1e-6)
         eventually(lambda: f"encoder-0: {reason}" in flow.flowdex("ps").stdout)
-        assert processes(flow)[0]["state"] == "unresponsive"
+        assert processes(flow)[0]["state"] == "unready"
         file.unlink()
         eventually(lambda: replica(flow, port)["ready"])
         assert replica(flow, port)["canary"]["ok"]
         assert canary_ok(ill) == 1
         eventually(lambda: processes(flow)[0]["state"] == "ready")
         assert processes(flow)[0]["restarts"] == 0, "it is not started again for that"
+
+
+def test_a_gateway_without_a_replica_says_what_it_waits_for(flow: RunningFlow) -> None:
+    files = [Path(flow.folder, f"spoilt-{each['pid']}") for each in processes(flow)]
+    for file in files:
+        file.touch()
+    eventually(lambda: [each["state"] for each in processes(flow)] == ["unready"] * 2)
+    eventually(lambda: processes(flow, "gateway")[0]["state"] != "ready")
+    (gateway,) = processes(flow, "gateway")
+    # It answers: nobody is to take it for a process that hangs.
+    assert (gateway["state"], gateway["cause"]) == ("unready", "no replica is ready of executor encoder")
+    for file in files:
+        file.unlink()
+    eventually(lambda: processes(flow, "gateway")[0]["state"] == "ready")
+    assert processes(flow, "gateway")[0]["restarts"] == 0

@@ -139,7 +139,7 @@ def test_an_environment_holds_its_lock_file_and_nothing_else(environments: dict[
 
 @pytest.mark.parametrize("target", [each for each in TARGETS if each != "gateway"])
 def test_an_executor_runs_as_its_image_says(start: Callable[..., Container], target: str) -> None:
-    container = start(target)
+    container = start(target, command=[*image_of(target).command, "--insecure"])
     container.wait_healthy()
 
     status = container.run("cat", "/proc/1/status").stdout
@@ -153,7 +153,9 @@ def test_an_executor_runs_as_its_image_says(start: Callable[..., Container], tar
 
 
 def test_an_executor_that_loads_is_not_healthy_and_stops_at_once(start: Callable[..., Container]) -> None:
-    container = start("ranker")
+    alone = start("ranker")  # beyond its own loopback, and without certificates
+    assert alone.wait(60) == 1 and "--insecure" in alone.log
+    container = start("ranker", command=[*image_of("ranker").command, "--insecure"])
     assert not container.healthy()
     container.wait_healthy()
     assert container.run("flowdex", "health", "grpc://127.0.0.1:52001").returncode == 1
@@ -175,7 +177,7 @@ def test_the_gateway_is_healthy_as_soon_as_its_executors_are(start: Callable[...
     mounted = ["--flow", "/etc/flowdex/flow.yml"]
     command = ["--host", "0.0.0.0", "--insecure", *mounted, "--address", "ranker=127.0.0.1:52000"]
     gateway = start("gateway", flow=flow, command=["gateway", *command])
-    ranker = start("ranker", flow=flow, network=gateway)
+    ranker = start("ranker", command=[*image_of("ranker").command, "--insecure"], flow=flow, network=gateway)
     ranker.wait_healthy()
     gateway.wait_healthy()
     assert gateway.run("flowdex", "health", "http://127.0.0.1:8080").returncode == 0
@@ -193,7 +195,7 @@ def test_the_default_flow_runs_with_each_part_in_its_own_image(start: Callable[.
     executors = [
         start(
             "encoder-cpu" if name == "encoder" else name,
-            command=["executor", name, "--host", "0.0.0.0", "--port", str(port)],
+            command=["executor", name, "--host", "0.0.0.0", "--port", str(port), "--insecure"],
             env={"FLOWDEX_HEALTH_URL": f"grpc://127.0.0.1:{port}", "FLOWDEX_URL": "grpc://127.0.0.1:51000"},
             network=gateway,
         )

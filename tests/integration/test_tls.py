@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from flow_support import free_ports, run_flowdex
+from prometheus_client.parser import text_string_to_metric_families
 
 from flowdex import AsyncClient, Client, ConfigurationError, FlowdexError, Unauthenticated
 from flowdex_orchestrator.development_ca import Authority
@@ -208,6 +211,40 @@ def test_websockets(flow: Flow) -> None:
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_old_versions_of_tls(flow: Flow, version: ssl.TLSVersion) -> None:
     assert flow.shown("grpc", version) == flow.shown("http", version)
+
+
+def ends(flow: Flow) -> dict[tuple[str, str], float]:
+    """(process, use) -> seconds until its certificate ends, as each process says at its metrics port."""
+    runner = json.loads(flow.run("ps", "--json"))["metrics"]
+    groups = httpx.get(runner.replace("/metrics", "/targets"), trust_env=False).json()
+    found = {}
+    for url in (runner, *(f"http://{group['targets'][0]}/metrics" for group in groups)):
+        for family in text_string_to_metric_families(httpx.get(url, trust_env=False).text):
+            if family.name == "flowdex_certificate_expires_in_seconds":
+                found.update({(each.labels["process"], each.labels["use"]): each.value for each in family.samples})
+    return found
+
+
+def test_every_process_says_when_its_certificate_ends(flow: Flow) -> None:
+    before = ends(flow)
+    assert set(before) == {
+        ("gateway", "serving"),
+        *((process, "calling") for process in ("gateway", "runner")),
+        *((f"counter-{replica}", "serving") for replica in range(2)),
+    }
+    assert all(value > 80 * 86_400 for value in before.values())
+    old = {path: path.read_bytes() for path in flow.tls.iterdir()}
+    soon = Authority.read(flow.tls).issue(
+        "flow", ["localhost", "127.0.0.1"], server=True, client=True, valid=timedelta(days=3)
+    )
+    soon.write(flow.tls, "flow")
+    try:  # read anew though nobody connects
+        after = ends(flow)
+    finally:
+        for path, content in old.items():
+            path.write_bytes(content)
+    assert after.pop(("gateway", "serving")) == pytest.approx(before["gateway", "serving"], abs=60)
+    assert all(value == pytest.approx(3 * 86_400, abs=60) for value in after.values()), after
 
 
 async def test_renewal_under_load(flow: Flow) -> None:

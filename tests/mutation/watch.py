@@ -38,7 +38,7 @@ class Watch:
             if self.pids.setdefault(name, pid) != pid or row["restarts"]:
                 wrong.append(f"{name} was restarted: {row['cause']}")
                 self.pids[name] = pid
-            if row["state"] not in ("ready", "unresponsive"):
+            if row["state"] not in ("ready", "unready", "unresponsive"):
                 wrong.append(f"{name} is {row['state']}")
             self.memory.setdefault(name, []).append(round(int(row["memory"] or 0) / MEBIBYTE, 1))
             wrong += self._incidents(Path(row["log"]))

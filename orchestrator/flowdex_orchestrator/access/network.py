@@ -1,6 +1,7 @@
 """Which addresses reach nobody but this machine, and the refusal to open others to everybody.
 
-check_open("0.0.0.0", keys=False, insecure=False) --> ConfigurationError: both remedies
+check_gateway("0.0.0.0", keys=False, insecure=False)    --> ConfigurationError: both remedies
+check_executor("0.0.0.0", mutual=False, insecure=False) --> the same, of a process that has no keys to ask for
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import ipaddress
 
 from flowdex.errors import ConfigurationError
 
-__all__ = ["check_open", "is_loopback", "open_to_network"]
+__all__ = ["check_executor", "check_gateway", "is_loopback", "open_executor", "open_gateway"]
 
 
 def is_loopback(host: str) -> bool:
@@ -23,7 +24,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def open_to_network(host: str, *, keys: bool, insecure: bool) -> str | None:
+def open_gateway(host: str, *, keys: bool, insecure: bool) -> str | None:
     """Why a gateway must not listen there; None where it may."""
     if keys or insecure or is_loopback(host):
         return None
@@ -34,11 +35,35 @@ def open_to_network(host: str, *, keys: bool, insecure: bool) -> str | None:
     )
 
 
-def check_open(host: str, *, keys: bool, insecure: bool) -> None:
-    """Refuse to listen beyond this machine for everybody.
+def open_executor(host: str, *, mutual: bool, insecure: bool) -> str | None:
+    """Why an executor must not listen there; None where it may. Keys are the gateway's: an executor knows none."""
+    if mutual or insecure or is_loopback(host):
+        return None
+    return (
+        f"listening on {host} would open the executor to everybody on the network, past the gateway's keys and limits: "
+        "name certificate, key and ca under `with: tls:` (mutual TLS; `flowdex tls init` makes some), or say "
+        "`--insecure` (`insecure: true` at the executor) where the network lets nobody in but the flow itself"
+    )
+
+
+def check_gateway(host: str, *, keys: bool, insecure: bool) -> None:
+    """Refuse to let a gateway listen beyond this machine for everybody.
 
     Raises:
         ConfigurationError: There are no keys, and nobody has said that this is meant.
     """
-    if reason := open_to_network(host, keys=keys, insecure=insecure):
+    _refuse(open_gateway(host, keys=keys, insecure=insecure))
+
+
+def check_executor(host: str, *, mutual: bool, insecure: bool) -> None:
+    """Refuse to let an executor listen beyond this machine for everybody.
+
+    Raises:
+        ConfigurationError: Callers need no certificate, and nobody has said that this is meant.
+    """
+    _refuse(open_executor(host, mutual=mutual, insecure=insecure))
+
+
+def _refuse(reason: str | None) -> None:
+    if reason is not None:
         raise ConfigurationError(reason)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flowdex.certificates import EXPIRES_SOON
+
 __all__ = ["ALERTS", "Alert", "rule_groups"]
 
 
@@ -88,6 +90,13 @@ ALERTS = (
         "10m",
         "critical",
         f"the disk of {_EXECUTOR} has {{{{ $value | humanizePercentage }}}} left",
+    ),
+    Alert(
+        "FlowdexCertificateExpiring",
+        f"flowdex_certificate_expires_in_seconds < {EXPIRES_SOON:.0f}",
+        "1h",
+        "warning",
+        "the certificate of {{ $labels.process }} of {{ $labels.namespace }} ends in {{ $value | humanizeDuration }}",
     ),
 )
 """All of them."""

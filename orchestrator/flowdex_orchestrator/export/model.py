@@ -367,6 +367,7 @@ class _Maker:
         downloads = role in (Role.ENCODER, Role.GPU_ENCODER) and _is_hub_id(model)
         if isinstance(model, str) and not downloads and role is not Role.OWN:
             self.remarks.append(f"{executor.name}: the model {model} must be at that path in the image, or on a volume")
+        mutual = executor.tls is not None and executor.tls.ca is not None
         encryption = executor_encryption(flow, executor, label, EXECUTOR_PORT, FLOW_FOLDER)
         index, mount = _index(pods, uri, embedded, executor.name, self.remarks)
         if embedded and executor.autoscale is not None:
@@ -384,6 +385,7 @@ class _Maker:
                 "0.0.0.0",  # nosec B104 # within the container; not on the host
                 "--port",
                 str(EXECUTOR_PORT),
+                *(() if mutual else ("--insecure",)),
                 *_METRICS,
             ),
             ports={"grpc": EXECUTOR_PORT},

@@ -24,7 +24,7 @@ from typing import Any
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.access.guard import keys_path
 from flowdex_orchestrator.access.keys import read_keys
-from flowdex_orchestrator.access.network import open_to_network
+from flowdex_orchestrator.access.network import open_executor, open_gateway
 from flowdex_orchestrator.flow.certificates import certificate_findings
 from flowdex_orchestrator.flow.classes import inspect_classes
 from flowdex_orchestrator.flow.findings import Finding, KeyPath
@@ -171,8 +171,15 @@ def _access(flow: Flow) -> Iterator[Finding]:
                 "bert carries no keys, and this gateway asks for them: take it out, or say `bert: {without_key: true}`",
             )
     mutual = flow.gateway.serving_tls is not None and flow.gateway.serving_tls.client_ca is not None
-    if reason := open_to_network(flow.gateway.host, keys=mutual or path is not None, insecure=flow.gateway.insecure):
+    if reason := open_gateway(flow.gateway.host, keys=mutual or path is not None, insecure=flow.gateway.insecure):
         yield flow.finding(("gateway", "host"), reason)
+    for index, executor in enumerate(flow.executors):
+        if executor.external:
+            continue
+        mutual = executor.tls is not None and executor.tls.ca is not None
+        reasons = (open_executor(host, mutual=mutual, insecure=executor.insecure) for host in executor.hosts)
+        if reason := next(filter(None, reasons), None):
+            yield flow.finding(("executors", index, "host"), reason)
 
 
 # ---- machine ----

@@ -193,6 +193,7 @@ class Executor(Section):
     tls: Hops = Field(
         default=None, description="Encrypt what the gateway sends it: {certificate, key, ca}, where not as in `with`."
     )
+    insecure: Flag = Field(default=False, description="Listen beyond this machine though callers need no certificate.")
     autoscale: Autoscale | None = Field(default=None, description="How many replicas: as many as the load needs.")
     kubernetes: ExecutorKubernetes = Field(
         default_factory=ExecutorKubernetes, description="Its pods, for `flowdex export`."

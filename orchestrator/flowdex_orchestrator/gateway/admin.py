@@ -19,7 +19,7 @@ from flowdex_orchestrator.control import ControlServer
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from flowdex_orchestrator.gateway.replicas import Replica
+    from flowdex_orchestrator.gateway.replica import Replica
     from flowdex_orchestrator.gateway.server import Gateway
 
 __all__ = ["GatewayAdmin"]
@@ -44,7 +44,7 @@ class GatewayAdmin:
 
     async def _ready(self, body: dict[str, Any]) -> dict[str, Any]:
         """Whether the gateway takes requests, for a runner that its other ports ask for a certificate."""
-        return {"ready": self._gateway.ready}
+        return {"ready": self._gateway.ready, "problem": self._gateway.problem}
 
     async def _set_addresses(self, body: dict[str, Any]) -> dict[str, Any]:
         """Take over a table of addresses.

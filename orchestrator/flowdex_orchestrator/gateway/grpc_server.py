@@ -33,7 +33,8 @@ from flowdex.proto.reflection import GATEWAY_SERVICES, descriptor_pool
 from flowdex.wire import IS_ERROR_METADATA
 from flowdex_orchestrator.access.guard import CALLER, Guard
 from flowdex_orchestrator.gateway.descriptors import most_connections
-from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
+from flowdex_orchestrator.gateway.exchange import Metadata
+from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.router import Router
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.status import flow_readiness
@@ -63,6 +64,7 @@ _OPTIONS = (
     ("grpc.max_connection_idle_ms", 5 * 60_000),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # of its own pings, beside which it sends no other
     ("grpc.http2.max_concurrent_streams", 1024),  # of one connection
     # What executors take too, to whom some of it is forwarded. (Between the two, gRPC refuses at random.)
     ("grpc.max_metadata_size", 8192),

@@ -17,6 +17,7 @@ flowdex_executor_calls_failed_total{executor}         those that ended with an e
 flowdex_executor_queue_milliseconds{executor}         mean over its ready replicas: what scaling goes by
 flowdex_expected_wait_seconds{executor, priority}     of a request that would come now: what refusals go by
 flowdex_requests_refused_total{reason}                in_flight, wait, deadline: which limit it was
+flowdex_certificate_expires_in_seconds{process, use}  of what it serves and calls with, where there is TLS
 flowdex_build_info, process_*                         as of every process: observability/families.py
 """
 
@@ -107,9 +108,11 @@ class Metrics:
             gateway: Whose pools are read.
             queues: Milliseconds that requests wait, by executor.
         """
-        from flowdex_orchestrator.observability.families import about_process, expose
+        from flowdex_orchestrator.observability.families import about_certificates, about_process, expose
 
-        return expose([*self.collect(gateway, queues), *about_process("gateway")])
+        calling = [target.certificates for target in gateway.targets]
+        certificates = about_certificates("gateway", serving=gateway.certificates, calling=calling)
+        return expose([*self.collect(gateway, queues), *certificates, *about_process("gateway")])
 
     def collect(self, gateway: Gateway, queues: Mapping[str, float]) -> Iterator[Metric]:
         """The gateway's own metrics; as `expose`."""

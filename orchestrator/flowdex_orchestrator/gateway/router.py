@@ -37,6 +37,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
 from flowdex_orchestrator.access.guard import FREE, Grant, Guard
 from flowdex_orchestrator.access.tenants import check_executors, pin
+from flowdex_orchestrator.gateway.exchange import Metadata
 from flowdex_orchestrator.gateway.frame import Frame, split
 from flowdex_orchestrator.gateway.limits import (
     check_documents,
@@ -49,7 +50,7 @@ from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
 from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
-from flowdex_orchestrator.gateway.replicas import Metadata, ReplicaPool
+from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 from flowdex_orchestrator.gateway.splitting import count_documents, cut, join, worth_cutting
 from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology

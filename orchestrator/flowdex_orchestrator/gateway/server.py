@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowdex.certificates import CertificateFiles
 from flowdex.errors import ConfigurationError, NotFound
-from flowdex_orchestrator.access.network import check_open
+from flowdex_orchestrator.access.network import check_gateway
 from flowdex_orchestrator.gateway.grpc_server import GrpcServer
 from flowdex_orchestrator.gateway.names import SCHEME, NameWatch, Resolve, resolve
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
@@ -136,6 +136,14 @@ class Gateway:
         """Whether every executor has a replica that takes calls, and the gateway is not stopping."""
         return self._ready.is_set() and not self.stopping.is_set()
 
+    @property
+    def problem(self) -> str:
+        """Why it is not ready; empty if it is."""
+        if self.stopping.is_set():
+            return "the gateway is stopping"
+        missing = self.missing()
+        return f"no replica is ready of executor {', '.join(missing)}" if missing else ""
+
     def missing(self) -> list[str]:
         """The executors without a ready replica."""
         return [name for name, pool in self.pools.items() if not pool.ready]
@@ -176,7 +184,7 @@ class Gateway:
                 network could call.
         """
         mutual = self.certificates is not None and self.certificates.ca is not None
-        check_open(host, keys=mutual or self.guard is not None, insecure=self.settings.insecure)
+        check_gateway(host, keys=mutual or self.guard is not None, insecure=self.settings.insecure)
         self.host, ports = host, self.ports
         if grpc_port is not None:
             ports["grpc"] = await self._grpc.start(host, grpc_port)
@@ -309,7 +317,7 @@ class Gateway:
             self._ready.clear()
         else:
             self._ready.set()
-        self._grpc.health.set(self.ready)
+        self._grpc.health.set(self.ready, self.problem)
 
 
 async def _all(tasks: Sequence[asyncio.Future[None]]) -> None:

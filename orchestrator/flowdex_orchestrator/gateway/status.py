@@ -25,7 +25,8 @@ from flowdex_orchestrator.load import RESTARTS_VARIABLE, mean_queue_ms, queue_of
 from flowdex_orchestrator.observability.durations import BOUNDS, Durations
 
 if TYPE_CHECKING:
-    from flowdex_orchestrator.gateway.replicas import Replica, ReplicaPool
+    from flowdex_orchestrator.gateway.replica import Replica
+    from flowdex_orchestrator.gateway.replicas import ReplicaPool
     from flowdex_orchestrator.gateway.server import Gateway
 
 __all__ = [

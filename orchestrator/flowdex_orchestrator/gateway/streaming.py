@@ -16,8 +16,8 @@ from typing import Any
 from flowdex.errors import FlowdexError, InternalError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.wire import set_error
+from flowdex_orchestrator.gateway.exchange import Metadata
 from flowdex_orchestrator.gateway.frame import split
-from flowdex_orchestrator.gateway.replicas import Metadata
 from flowdex_orchestrator.gateway.router import Router
 
 __all__ = ["answer_stream", "error_reply", "incident"]

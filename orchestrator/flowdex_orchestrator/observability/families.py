@@ -20,9 +20,10 @@ from prometheus_client.core import (
     Metric,
 )
 
+from flowdex.certificates import CertificateFiles
 from flowdex_orchestrator.observability.durations import BOUNDS, Durations
 
-__all__ = ["Samples", "about_process", "counter", "expose", "gauge", "histogram", "info"]
+__all__ = ["Samples", "about_certificates", "about_process", "counter", "expose", "gauge", "histogram", "info"]
 
 Samples = Mapping[str, float] | Mapping[tuple[str, str], float]
 """Value of each label, or of two labels in the order of their names -> value of the sample."""
@@ -85,6 +86,32 @@ def about_process(process: str) -> Iterator[Metric]:
         "flowdex_build", "Versions.", process=process, version=version("flowdex"), python=platform.python_version()
     )
     yield from ProcessCollector(registry=None).collect()
+
+
+def about_certificates(
+    process: str, *, serving: CertificateFiles | None = None, calling: Iterable[CertificateFiles | None] = ()
+) -> Iterator[Metric]:
+    """How long the certificates of a process are still valid; looks at their files, which may have been renewed.
+
+    Args:
+        process: Its name in the flow.
+        serving: What it shows those that connect to it.
+        calling: What it shows those that it connects to; of several the first to end counts.
+    """
+    left: dict[tuple[str, str], float] = {}
+    for use, files in (("serving", serving), *(("calling", each) for each in calling)):
+        if files is None:
+            continue
+        files.current()
+        if files.expires_in is not None:
+            left[process, use] = min(files.expires_in, left.get((process, use), files.expires_in))
+    yield gauge(
+        "flowdex_certificate_expires_in_seconds",
+        "Time that the certificate in use is still valid, negative after its end.",
+        left,
+        "process",
+        "use",
+    )
 
 
 def expose(families: Iterable[Metric]) -> bytes:

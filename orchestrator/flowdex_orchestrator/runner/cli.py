@@ -151,7 +151,7 @@ def up(
                     on_stop=lambda: click.echo("Stopping the flow ...", err=True),
                     timeout=timeout or math.inf,
                 )
-                with published(state, metrics_port):
+                with published(state, metrics_port, [each.hop.files for each in plan.executors]):
                     return asyncio.run(run)
             except FlowdexError as error:
                 checked.forget()

@@ -115,7 +115,7 @@ class ControlProbe:
         except FlowdexError as error:
             self.silent = isinstance(error, (Unavailable, DeadlineExceeded))
             return False
-        self.silent = False
+        self.silent, self.reason = False, reply["problem"]
         return bool(reply["ready"])
 
     async def close(self) -> None:

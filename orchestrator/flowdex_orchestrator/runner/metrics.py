@@ -4,6 +4,7 @@ GET /metrics   flowdex_process_ready{process}           1 while it takes request
                flowdex_process_restarts_total{process}  since the flow was started
                flowdex_process_memory_bytes{process}    resident, with what it started: an index's engines
                flowdex_flow_ready                       1 while all of them take requests
+               flowdex_certificate_expires_in_seconds{process, use}  of what it calls executors with, where there is TLS
                flowdex_build_info, process_*            as of every process: observability/families.py
 GET /targets   the metrics ports of all processes, as Prometheus' HTTP service discovery reads them
                (https://prometheus.io/docs/prometheus/latest/http_sd/)
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
@@ -24,13 +25,21 @@ from flowdex_orchestrator.runner.state import FlowState, State, Status
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-__all__ = ["pages", "published"]
+    from flowdex.certificates import CertificateFiles
+
+__all__ = ["published"]
 
 
 @contextlib.contextmanager
-def published(state: FlowState, port: int) -> Iterator[None]:
-    """Let Prometheus read a flow's metrics, at a port of loopback (0 for any free one) that the state then names."""
-    server = serve_metrics(pages(state), LOOPBACK, port)
+def published(state: FlowState, port: int, calling: Sequence[CertificateFiles | None]) -> Iterator[None]:
+    """Let Prometheus read a flow's metrics, at a port of loopback (0 for any free one) that the state then names.
+
+    Args:
+        state: The flow's.
+        port: The port.
+        calling: What the runner shows the executors.
+    """
+    server = serve_metrics(_pages(state, calling), LOOPBACK, port)
     if server is not None:
         state.metrics = f"http://{LOOPBACK}:{server.port}/metrics"
     try:
@@ -40,18 +49,18 @@ def published(state: FlowState, port: int) -> Iterator[None]:
             server.close()
 
 
-def pages(state: FlowState) -> dict[str, Page]:
+def _pages(state: FlowState, calling: Sequence[CertificateFiles | None]) -> dict[str, Page]:
     """What is answered at the runner's port, by path."""
     return {
-        "/metrics": Page(lambda: _metrics(state), CONTENT_TYPE),
+        "/metrics": Page(lambda: _metrics(state, calling), CONTENT_TYPE),
         "/targets": Page(lambda: _targets(state), "application/json"),
     }
 
 
-def _metrics(state: FlowState) -> bytes:
-    from flowdex_orchestrator.observability.families import about_process, expose
+def _metrics(state: FlowState, calling: Sequence[CertificateFiles | None]) -> bytes:
+    from flowdex_orchestrator.observability.families import about_certificates, about_process, expose
 
-    return expose([*_families(state), *about_process("runner")])
+    return expose([*_families(state), *about_certificates("runner", calling=calling), *about_process("runner")])
 
 
 def _families(state: FlowState) -> Iterator[Metric]:

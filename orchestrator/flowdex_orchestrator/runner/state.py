@@ -55,6 +55,7 @@ class State(str, Enum):
 
     LOADING = "loading"  # started, not serving yet
     READY = "ready"
+    UNREADY = "unready"  # was ready; answers health checks, and that it takes no requests
     UNRESPONSIVE = "unresponsive"  # runs, but does not answer health checks any more
     WAITING = "waiting"  # ended by itself; starts again after a pause
     FAILED = "failed"  # ended too often in a row (tried again, but rarely), or before the flow was ready

@@ -46,7 +46,7 @@ class Policy:
         look_loading: Between two questions for the health of a process that loads ...
         look_ready: ... and of one that is ready.
         grace_loading: Between SIGTERM and SIGKILL for a process that serves nothing yet.
-        silent_after: Health checks without a good answer after which a ready process counts as unresponsive.
+        silent_after: Health checks without any answer after which a ready process counts as unresponsive.
     """
 
     first_pause: float = 0.5
@@ -230,14 +230,17 @@ class Supervised:
                 if self._clock_starts is not None and not self._clock_starts.is_set():
                     began = time.monotonic()
                 healthy = await probe.ready()
-                silent = 0 if healthy else silent + 1
+                silent = silent + 1 if probe.silent else 0
                 if loading and not healthy and time.monotonic() - began > self.plan.timeout_ready:
                     problem = self._too_late()
                     await self._end(child, self._policy.grace_loading)
                     return problem
                 if loading or not probe.silent:
                     heard = time.monotonic()
-                self._judge(healthy, silent, probe.reason)
+                if healthy:
+                    self._healthy()
+                elif not loading:
+                    self._unhealthy(silent, probe.reason)
                 if child is not None and silent and time.monotonic() - heard > self.plan.timeout_silent:
                     child.kill()  # it would not hear anything else
                     await child.wait()
@@ -250,16 +253,25 @@ class Supervised:
             await asyncio.gather(ended, told, return_exceptions=True)
             await probe.close()
 
-    def _judge(self, healthy: bool, silent: int, reason: str) -> None:
-        """Set the state by the last answers to the health check."""
-        if healthy and self.state.state is not State.READY:
+    def _healthy(self) -> None:
+        """Note that it takes requests."""
+        if self.state.state is not State.READY:
             if self.state.ready_at is None:
                 self.state.ready_at = time.time()
             self.state.cause = ""
             self._set(State.READY)
-        elif self.state.state is State.READY and (reason or silent >= self._policy.silent_after):
-            self.state.cause = reason or "it does not answer health checks"
-            self._set(State.UNRESPONSIVE)
+
+    def _unhealthy(self, silent: int, reason: str) -> None:
+        """Note that it has been ready and takes no requests: so it said, or it said nothing so many times."""
+        if not silent:
+            state, cause = State.UNREADY, reason or "it answers that it takes no requests"
+        elif silent >= self._policy.silent_after:
+            state, cause = State.UNRESPONSIVE, "it does not answer health checks"
+        else:
+            return
+        if (state, cause) != (self.state.state, self.state.cause):
+            self.state.cause = cause
+            self._set(state)
 
     def _silent_too_long(self) -> Diagnosis:
         return Diagnosis(

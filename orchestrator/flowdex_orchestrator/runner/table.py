@@ -22,6 +22,7 @@ __all__ = ["Display", "LiveTable", "PlainLines", "display_for", "process_rows", 
 _STYLES = {
     State.LOADING: "yellow",
     State.READY: "green",
+    State.UNREADY: "yellow",
     State.UNRESPONSIVE: "red",
     State.WAITING: "yellow",
     State.FAILED: "bold red",

@@ -59,6 +59,7 @@ _THREADS_END_WITHIN = 0.5  # seconds
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the class, over the flow's. Repeatable."
 )
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine though callers need no certificate.")
 @click.option("--parent-pid", type=int, metavar="PID", help="End when this process ends.")
 @click.option(
     "--log-level",
@@ -105,6 +106,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
     replica: int,
     shard: int,
     settings: tuple[str, ...],
+    insecure: bool,
     parent_pid: int | None,
     log_level: str | None,
     stacks: bool,
@@ -150,6 +152,7 @@ def executor(  # noqa: PLR0917 - click passes them by name
         stacks=stacks,
         parent_pid=parent_pid,
         certificates=executor_files(flow, entry),
+        insecure=insecure or entry.insecure,
         replica=replica,
         metrics_host=metrics_host,
         metrics_port=metrics_port,

@@ -11,6 +11,7 @@ flowdex_worker_queue_requests{executor}                          those that wait
 flowdex_worker_queue_oldest_seconds{executor}                    how long the first of them has waited
 flowdex_worker_queue_wait_seconds{executor}                      mean over those of the last seconds
 flowdex_canary_*                                                 see canary.py
+flowdex_certificate_expires_in_seconds{process, use}             where there is TLS
 flowdex_build_info, process_*                                    as of every process: observability/families.py
 
 An executor says more in a method `metrics` that gives families of prometheus_client (or that is async and returns
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from jina import Executor
     from prometheus_client.core import Metric
 
+    from flowdex.certificates import CertificateFiles
     from flowdex_orchestrator.worker.canary import Canary
     from flowdex_orchestrator.worker.endpoints import EndpointTable
 
@@ -51,13 +53,23 @@ class WorkerMetrics:
         replica: Its number.
         in_flight: Tells how many requests are being answered.
         ready: Tells whether it takes requests.
+        certificates: What it serves with; None without TLS.
     """
 
-    def __init__(self, executor: str, replica: int, *, in_flight: Callable[[], int], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        executor: str,
+        replica: int,
+        *,
+        in_flight: Callable[[], int],
+        ready: Callable[[], bool],
+        certificates: CertificateFiles | None = None,
+    ) -> None:
         self._executor = executor
         self._process = f"{executor}-{replica}"
         self._in_flight = in_flight
         self._ready = ready
+        self._certificates = certificates
         self._durations: dict[str, Durations] = {}
         self._errors: dict[tuple[str, str], int] = {}
         self._loaded: Executor | None = None
@@ -94,9 +106,10 @@ class WorkerMetrics:
 
     def expose(self) -> bytes:
         """All of it as text."""
-        from flowdex_orchestrator.observability.families import about_process, expose
+        from flowdex_orchestrator.observability.families import about_certificates, about_process, expose
 
-        return expose([*self._labelled(self._own()), *self._labelled(self._said()), *about_process(self._process)])
+        about = [*about_certificates(self._process, serving=self._certificates), *about_process(self._process)]
+        return expose([*self._labelled(self._own()), *self._labelled(self._said()), *about])
 
     def _own(self) -> Iterator[Metric]:
         from flowdex_orchestrator.observability.families import counter, gauge, histogram

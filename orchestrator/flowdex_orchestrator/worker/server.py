@@ -33,6 +33,7 @@ from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
 from flowdex.timeouts import within
+from flowdex_orchestrator.access.network import check_executor
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
 from flowdex_orchestrator.processes import watch_parent
@@ -70,6 +71,7 @@ class ServerOptions:
         stacks: Whether error replies carry the traceback.
         parent_pid: Process whose end ends this one.
         certificates: What to encrypt with; None for no TLS.
+        insecure: Whether it may listen beyond this machine though callers need no certificate.
         replica: Number of this replica, for its metrics.
         metrics_host: Address to listen on for Prometheus.
         metrics_port: Port for it; 0 takes any free one, None opens none.
@@ -85,6 +87,7 @@ class ServerOptions:
     stacks: bool = False
     parent_pid: int | None = None
     certificates: CertificateFiles | None = None
+    insecure: bool = False
     replica: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -101,12 +104,20 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
         options: Where and how.
 
     Raises:
-        ConfigurationError: The port cannot be bound.
+        ConfigurationError: The port cannot be bound, or everybody on the network could call.
         BaseException: Whatever `load` or the executor's `warm_up` raises, `SystemExit` included.
     """
+    mutual = options.certificates is not None and options.certificates.ca is not None
+    check_executor(options.host, mutual=mutual, insecure=options.insecure)
     stop = _Stop(options)
     health = HealthService(EXECUTOR_SERVICES)
-    metrics = WorkerMetrics(name, options.replica, in_flight=lambda: service.in_flight, ready=lambda: health.serving)
+    metrics = WorkerMetrics(
+        name,
+        options.replica,
+        in_flight=lambda: service.in_flight,
+        ready=lambda: health.serving,
+        certificates=options.certificates,
+    )
     service = ExecutorService(
         name,
         stacks=options.stacks,
@@ -191,6 +202,7 @@ def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", options.max_message_bytes),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.ping_timeout_ms", 20_000),  # of its own pings, beside which it sends no other
         ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # gateways ping idle connections
         ("grpc.keepalive_permit_without_calls", 1),
     ]

@@ -254,6 +254,16 @@ def test_a_taken_port_is_known_at_once(start_worker):
         assert worker.last_line.startswith("ConfigurationError: cannot listen on 127.0.0.1: port ")
 
 
+def test_nobody_else_gets_in_unless_told(start_worker):
+    refused, told = (start_worker(SLOW, "Tested", "--host", "0.0.0.0", *more) for more in ((), ("--insecure",)))
+    assert refused.wait() == 1
+    assert refused.last_line.startswith("ConfigurationError: listening on 0.0.0.0 would open the executor")
+    assert "`with: tls:`" in refused.last_line and "--insecure" in refused.last_line
+    said = start_worker(SLOW, "Tested", "--host", "0.0.0.0", flow_extra="insecure: true")
+    for each in (told, said):
+        each.health(timeout=60)  # it listens
+
+
 def test_stacks_are_sent_when_asked_for(start_worker):
     source = HEADER + (
         "class Tested(Executor):\n    @requests\n    def f(self, **kwargs):\n        raise RuntimeError('inside')\n"

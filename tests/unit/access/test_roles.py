@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
-from flowdex_orchestrator.access.network import check_open, is_loopback
+from flowdex.errors import ConfigurationError
+from flowdex_orchestrator.access.network import check_executor, check_gateway, is_loopback
 from flowdex_orchestrator.access.roles import ENDPOINTS, OPEN, ROUTES, Role, allows, endpoint_role, route_role
 from flowdex_orchestrator.gateway.http import openapi_document
 from flowdex_orchestrator.gateway.http.compat import compat_routers
@@ -78,13 +79,18 @@ def test_reading_and_writing_are_told_apart() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "[::1]", "localhost", "LOCALHOST.", "a.localhost"])
 def test_addresses_of_this_machine_alone(host: str) -> None:
     assert is_loopback(host)
-    check_open(host, keys=False, insecure=False)
+    check_gateway(host, keys=False, insecure=False)
+    check_executor(host, mutual=False, insecure=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com", ""])
 def test_addresses_of_others(host: str) -> None:
     assert not is_loopback(host)
-    with pytest.raises(ValueError, match=r"flowdex keys add .*--insecure"):
-        check_open(host, keys=False, insecure=False)
-    check_open(host, keys=True, insecure=False)
-    check_open(host, keys=False, insecure=True)
+    with pytest.raises(ConfigurationError, match=r"flowdex keys add .*--insecure"):
+        check_gateway(host, keys=False, insecure=False)
+    check_gateway(host, keys=True, insecure=False)
+    check_gateway(host, keys=False, insecure=True)
+    with pytest.raises(ConfigurationError, match=r"with: tls:.*--insecure"):
+        check_executor(host, mutual=False, insecure=False)
+    check_executor(host, mutual=True, insecure=False)
+    check_executor(host, mutual=False, insecure=True)

@@ -57,6 +57,14 @@ def test_certificates_come_from_secrets() -> None:
     ]
 
 
+def test_without_mutual_tls_an_executor_has_to_be_told_that_its_network_is_the_flows_own() -> None:
+    one_sided = BOTH.replace(", ca: tls/ca.pem", "", 1)
+    assert one_sided != BOTH
+    for text, told in ((BOTH, False), (one_sided, True), (FLOW.format(inner="", gateway=""), True)):
+        (encoder,) = deployment(text).executors
+        assert ("--insecure" in encoder.arguments) is told
+
+
 def test_an_executor_has_no_key_of_the_gateway() -> None:
     assert "gateway.key" not in str(pod(render(deployment()), "my-encoder"))
 

@@ -102,6 +102,24 @@ def test_a_gateway_that_everybody_could_call() -> None:
     assert missing.startswith("flow.yml:3:11: gateway.keys: the key file") and "cannot be read" in missing
 
 
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ("host: 0.0.0.0", True),
+        ("host: '::'", True),
+        ("host: 127.0.0.2", False),
+        ("host: 0.0.0.0, insecure: true", False),
+        ("host: 10.0.0.7, port: 5000, external: true", False),
+    ],
+)
+def test_an_executor_that_everybody_could_call(entry: str, refused: bool) -> None:
+    found = findings(f"executors: [{{name: a, {entry}}}]")
+    assert len(found) == refused
+    if refused:
+        assert found[0].startswith("flow.yml:2:23: executors[0].host: listening on ")
+        assert "`with: tls:`" in found[0] and "`insecure: true` at the executor" in found[0]
+
+
 def test_keys_and_bert_as_service() -> None:
     keys = Path(__file__).parent / "no-keys.json"
     found = findings(f"with: {{protocol: [grpc, bert], port: [5000, 5001]}}\ngateway: {{keys: {keys}}}")

@@ -67,6 +67,16 @@ def test_mutual_tls_may_listen_on_the_network(folder: Path) -> None:
         assert len([each for each in found if each.severity == "error"]) == errors, found
 
 
+def test_executors_with_mutual_tls_may_listen_on_the_network(folder: Path) -> None:
+    """A certificate alone is not enough: without `ca` anybody may call."""
+    for removed, errors in (("", 0), (", ca: ca.pem}\ngateway", 1)):
+        text = FLOW.replace(removed, "}\ngateway" if removed else "", 1)
+        text = text.replace("{name: one, ", "{name: one, host: 0.0.0.0, ")
+        (folder / "flow.yml").write_text(text)
+        found = check_flow(load_flow(folder / "flow.yml"), ports=False, classes=False)
+        assert [each.severity for each in found if "open the executor" in str(each)] == ["error"] * errors, found
+
+
 WRONG_FILES = {
     "gateway.key": "flow.yml:7:5: gateway.tls.key: .*gateway.key: no such file or directory",
     "gateway.pem": "flow.yml:6:5: gateway.tls.certificate: .*gateway.pem: no such file or directory",

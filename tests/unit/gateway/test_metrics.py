@@ -23,7 +23,8 @@ def gateway(in_flight: int = 0, **pools: list[tuple[bool, int]]) -> Any:
     }
     backlogs = {name: Backlog(lambda: 1) for name in pools}
     admission = Admission(GatewaySettings(max_in_flight=1), backlogs)
-    return SimpleNamespace(pools=made, router=SimpleNamespace(in_flight=in_flight, admission=admission))
+    router = SimpleNamespace(in_flight=in_flight, admission=admission)
+    return SimpleNamespace(pools=made, router=router, targets=(), certificates=None)
 
 
 def samples(metrics: Metrics, of: Any, queues: dict[str, float] | None = None) -> dict[tuple[str, Any], float]:

@@ -217,10 +217,14 @@ async def test_what_answers_that_it_is_not_ready_does_not_hang(
     monkeypatch.setattr(FileProbe, "silent", property(lambda probe: False, lambda probe, value: None), raising=False)
     (tmp_path / "a.ready").unlink()
     process = flow.state.processes[0]
-    await until(lambda: process.state is State.UNRESPONSIVE)
+    await until(lambda: process.state is State.UNREADY)
+    assert process.cause == "it answers that it takes no requests"
     await asyncio.sleep(0.3)
-    assert process.state is State.UNRESPONSIVE
+    assert process.state is State.UNREADY
     assert process.restarts == 0
+    (tmp_path / "a.ready").touch()
+    await until(lambda: process.state is State.READY)
+    assert process.cause == ""
     await flow.stop()
 
 

@@ -82,6 +82,12 @@ _PANELS = (
         "short",
     ),
     (
+        "Certificates: time left",
+        "min by (process, use) (flowdex_certificate_expires_in_seconds{F})",
+        "{{process}} {{use}}",
+        "s",
+    ),
+    (
         "Descriptors",
         "process_open_fds{F} * on (instance) group_left (process) flowdex_build_info{F}",
         "{{process}} {{instance}}",

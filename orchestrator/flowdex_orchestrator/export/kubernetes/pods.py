@@ -1,7 +1,7 @@
 """The pod template of a workload: its container, probes, volumes, and what it must not do.
 
 Workload --> serviceAccount without token, non-root, read-only root file system
-         --> container: flowdex executor NAME --flow /etc/flowdex/flow.yml --host 0.0.0.0 --port 52000
+         --> container: flowdex executor NAME --flow /etc/flowdex/flow.yml --host 0.0.0.0 --port 52000 ...
          --> /etc/flowdex   ConfigMap flow; Kustomize puts its hash into the name, so a change rolls the pods
                             and, with TLS, the Secrets of certificates
              /var/lib/flowdex  working directory: the index's volume, or an empty folder

@@ -18,11 +18,11 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import Cancelled
 from flowdex.priority import PRIORITY_KEY
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex_orchestrator.gateway.exchange import Metadata
 from flowdex_orchestrator.gateway.http import models, replies
 from flowdex_orchestrator.gateway.http.admission import deadline_of, priority_of
 from flowdex_orchestrator.gateway.http.body import LARGE
 from flowdex_orchestrator.gateway.limits import check_count
-from flowdex_orchestrator.gateway.replicas import Metadata
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.http.compat.served import Directory

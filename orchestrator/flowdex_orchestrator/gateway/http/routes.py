@@ -126,9 +126,7 @@ def make_routers() -> tuple[APIRouter, ...]:
         """Whether every executor has a replica that takes requests."""
         gateway: Gateway = request.app.state.gateway
         if not gateway.ready:
-            missing = gateway.missing()
-            reason = f"no replica is ready of executor {', '.join(missing)}" if missing else "the gateway is stopping"
-            raise Unavailable(reason, retry_after=1.0)
+            raise Unavailable(gateway.problem, retry_after=1.0)
         return models.Health()
 
     return encoding, router
