@@ -14,16 +14,14 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
-from gateway_fakes import FakeExecutor, Flow, append, eventually, result, serving, texts_of, waiting
+from gateway_fakes import FakeExecutor, Flow, append, embed, eventually, result, serving, texts_of, waiting
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from flowdex import AsyncClient, wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, Overloaded, PermissionDenied, Unauthenticated
-from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.access import Guard, Role, guard_of
 from flowdex_orchestrator.access.keys import Key, digest_of, key_id, new_token, write_keys
 from flowdex_orchestrator.gateway.server import Gateway
@@ -64,11 +62,6 @@ def keys(tmp_path: Path) -> Keys:
     keys.add("admin", "admin")
     keys.add("prometheus", "metrics")
     return keys
-
-
-async def embed(request: pb.DataRequestProto) -> None:
-    batch = DocumentBatch.from_proto(request.data.docs)
-    batch.embeddings = np.array([[len(text or ""), 0.5] for text in batch.texts], dtype=np.float32)
 
 
 def executor() -> FakeExecutor:
