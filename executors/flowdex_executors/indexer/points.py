@@ -30,6 +30,7 @@ from flowdex.errors import FlowdexError, InvalidInput, TooLarge
 from flowdex.fields import joined, read_fields
 from flowdex_executors.failures import unmarked
 from flowdex_executors.indexer.columns import Point, SparseRow
+from flowdex_executors.indexer.limits import IndexLimits
 from flowdex_executors.indexer.originals import gaps_between, original_of
 from flowdex_executors.indexer.payload import (
     BEFORE,
@@ -53,8 +54,8 @@ from flowdex_executors.indexer.sparse import WeightedSpans
 
 __all__ = ["Failures", "Passages", "check_finite", "make_points", "read_documents", "tag_fields"]
 
-MAX_ID_LENGTH = 2048
 MAX_TAG_DEPTH = 16
+_DEFAULTS = IndexLimits()
 _NAMESPACE = uuid.UUID("6f1c4b1e-9d0f-5b7a-8a53-0d2f7d1c7e55").bytes
 _EXACT_INTEGER = 2**63
 
@@ -111,7 +112,12 @@ Failures: TypeAlias = dict[int, FlowdexError]
 
 
 def read_documents(
-    batch: DocumentBatch, *, max_passages: int, max_tag_bytes: int = 65_536, dimensions: int | None = None
+    batch: DocumentBatch,
+    *,
+    max_passages: int,
+    max_tag_bytes: int = 65_536,
+    dimensions: int | None = None,
+    limits: IndexLimits = _DEFAULTS,
 ) -> tuple[Passages, Failures]:
     """Read and validate documents, each by itself; where an id occurs twice, the last document counts.
 
@@ -123,6 +129,7 @@ def read_documents(
         max_passages: Most passages that a document may have.
         max_tag_bytes: Most bytes of its tags, as JSON.
         dimensions: Size of the collection's vectors; None for that of the first good document's.
+        limits: Of what `id_characters` is heeded.
 
     Returns:
         The passages of the good documents, and why the others cannot be indexed:
@@ -135,7 +142,7 @@ def read_documents(
     last: dict[str, int] = {}
     for row, document_id in enumerate(batch.ids):
         try:
-            _check_id(document_id, row)
+            _check_id(document_id, row, limits)
             last[document_id] = row
         except InvalidInput as error:
             failures[row] = error
@@ -154,11 +161,13 @@ def read_documents(
         return _joined(good), failures
 
 
-def _check_id(document_id: str, row: int) -> None:
+def _check_id(document_id: str, row: int, limits: IndexLimits) -> None:
     if not document_id:
         raise InvalidInput(f"document {row} has no id; an id must be a string that is not empty")
-    if len(document_id) > MAX_ID_LENGTH:
-        raise InvalidInput(f"document {row}: the id has {len(document_id)} characters, at most {MAX_ID_LENGTH} fit")
+    if len(document_id) > limits.id_characters:
+        raise InvalidInput(
+            f"document {row}: the id has {len(document_id)} characters; {limits.remedy('id_characters')}"
+        )
 
 
 def _read(batch: DocumentBatch, dimensions: int | None, *, max_passages: int, max_tag_bytes: int) -> Passages:
