@@ -32,7 +32,13 @@ from flowdex_orchestrator.access.guard import FREE, Grant, Guard
 from flowdex_orchestrator.access.tenants import check_executors, pin
 from flowdex_orchestrator.gateway.exchange import Metadata
 from flowdex_orchestrator.gateway.frame import Frame, split
-from flowdex_orchestrator.gateway.limits import check_documents, check_parameters, check_single_document, needs_check
+from flowdex_orchestrator.gateway.limits import (
+    check_documents,
+    check_head,
+    check_parameters,
+    check_single_document,
+    needs_check,
+)
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
 from flowdex_orchestrator.gateway.parameters import is_specific
@@ -153,7 +159,7 @@ class Router:
             if old := is_old(frame.data):
                 frame = frame._replace(data=await _aside(upgrade, frame.data))
                 data = frame.join()
-            head = frame.head()
+            head = self._head(frame)
             endpoint = head.header.exec_endpoint
             trail.name(head.header.request_id)
             grant = self._enter(endpoint, frame)
@@ -241,13 +247,13 @@ class Router:
         ended: BaseException | None = None
         try:
             frame = split(data)
-            head = frame.head()
+            head = self._head(frame)
             endpoint = head.header.exec_endpoint
             trail.name(head.header.request_id)
             grant = self._enter(endpoint, frame)
             if grant.tenant is not None:
                 raise PermissionDenied("endpoints that answer a stream are not for the key of a tenant")
-            check_parameters(frame, head.parameters, self._settings)
+            check_parameters(head.parameters, self._settings)
             check_single_document(frame, self._settings)
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
@@ -295,9 +301,14 @@ class Router:
             self.metrics.refuse(_endpoint_of(data), error)
             raise
 
+    def _head(self, frame: Frame) -> pb.DataRequestProtoWoData:
+        """Parse header and parameters, unless they are too large to."""
+        check_head(frame, self._settings)
+        return frame.head()
+
     async def _check_contents(self, frame: Frame, parameters: Struct) -> None:
         if frame.parameters:
-            check_parameters(frame, parameters, self._settings)
+            check_parameters(parameters, self._settings)
         if needs_check(frame, self._settings):
             await asyncio.to_thread(check_documents, frame, self._settings)
 
