@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 from flowdex import AsyncClient, wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, Overloaded, PermissionDenied, Unauthenticated
+from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.access import Guard, Role, guard_of
 from flowdex_orchestrator.access.keys import Key, digest_of, key_id, new_token, write_keys
 from flowdex_orchestrator.gateway.server import Gateway
@@ -269,6 +270,23 @@ async def test_limits_of_a_key_leave_the_others_alone(keys: Keys) -> None:
         release.set()
         assert (await first).status_code == 200
         assert await call(flow, "/encode", narrow) == ["a"]
+
+
+async def test_a_stream_that_is_refused_is_no_request_that_took_time(keys: Keys) -> None:
+    """As a call that is: it is counted, by its error, and stands in no duration."""
+    slow = keys.add("slow", "search", rate=0.001, burst=1)
+    async with guarded(keys) as flow:
+        method = flow.channel.unary_stream(wire.STREAM_DOC)
+        request = pb.SingleDocumentRequestProto(header=pb.HeaderProto(exec_endpoint="/encode")).SerializeToString()
+        metadata = (("authorization", f"Bearer {slow}"),)
+        assert len([reply async for reply in method(request, timeout=10, metadata=metadata)]) == 3
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            _ = [reply async for reply in method(request, timeout=10, metadata=metadata)]
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        metrics = flow.gateway.router.metrics
+        assert metrics.endpoints["/encode"].summary()["count"] == 1
+        text = (await flow.http.get("/metrics", headers=bearer(keys.tokens["prometheus"]))).text
+        assert 'flowdex_request_errors_total{endpoint="/encode",type="Overloaded"} 1.0' in text
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
