@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
+import math
 import shlex
 import sys
 import tempfile
@@ -25,18 +27,27 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=50, help="how often each harm is done, at most")
     parser.add_argument("--only", action="append", choices=sorted(FAULTS), help="this fault; several times for several")
     parser.add_argument("--write", type=Path, help="a page of Markdown whose table is written anew")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which `kill` begins no further round")
+    parser.add_argument("--seed", type=int, default=0, help="of what is left to chance")
     parser.add_argument("--keep", type=Path, help="a file of results: those that are there already are not made again")
+    parser.add_argument("--verbose", action="store_true", help="say what happens when")
+    parser.add_argument("--add", action="store_true", help="make them again, and add to those results")
     options = parser.parse_args()
+    if options.verbose:
+        logging.basicConfig(format="%(asctime)s %(message)s")
+        logging.getLogger("chaos").setLevel(logging.INFO)
     names = options.only or list(FAULTS)
     known = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else {}
     skipped: list[str] = []
     failed = False
     for name in names:
-        if name in known:
+        if name in known and not options.add:
             continue
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            setting = Setting(Path(folder) / name, min(options.rounds, FAULTS[name].most))
+            setting = Setting(
+                Path(folder) / name, min(options.rounds, FAULTS[name].most), options.seed, options.seconds
+            )
             try:
                 rows = asyncio.run(FAULTS[name].run(setting))
             except Skipped as reason:
@@ -46,7 +57,6 @@ def main() -> int:
                 failed = True
                 traceback.print_exc()
                 continue
-        known[name] = [asdict(row) for row in rows]
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
         for row in rows:
             try:
@@ -56,6 +66,9 @@ def main() -> int:
                 print(f"{row.name}: {error}", file=sys.stderr)
             for kind, message in row.tally.said.items():
                 print(f"  {row.name}: {kind}: {message}", file=sys.stderr)
+        for row, former in zip(rows, known.get(name, ()), strict=name in known):
+            row.add(_row(former))
+        known[name] = [asdict(row) for row in rows]
         if options.keep:
             options.keep.write_text(json.dumps(known))
     rows = [_row(each) for name in FAULTS if name in known for each in known[name]]

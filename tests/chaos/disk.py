@@ -84,7 +84,7 @@ async def disk_full(setting: Setting) -> list[Row]:
 async def disk_read_only(setting: Setting) -> list[Row]:
     """The indexer is killed, and finds its disk read-only when it starts again; then it is writable again."""
     row = Row("the index's disk is read-only when the indexer starts", setting.rounds)
-    chance = random.Random(11)
+    chance = random.Random(11 + 100 * setting.seed)
     with small_disk(setting.folder / "disk") as disk:
         text = flow_yaml(index=f"edge://{disk}/index", indexer_more=", retry_for: 0.5")
         async with ChaosFlow.started(setting.folder / "flow", text) as flow:

@@ -35,7 +35,7 @@ HUNGRY = f"""\
 async def memory(setting: Setting) -> list[Row]:
     """An encoder without memory for a batch, and for one document in 256 not even by itself."""
     row = Row(f"no memory for a batch; one document of {BATCH} for which there is none at all", setting.rounds)
-    chance = random.Random(12)
+    chance = random.Random(12 + 100 * setting.seed)
     async with ChaosFlow.started(setting.folder, flow_yaml(encoder=HUNGRY)) as flow:
         load = Load(flow, row.tally)
         expected: set[str] = set()
@@ -73,7 +73,7 @@ async def memory(setting: Setting) -> list[Row]:
 async def resume(setting: Setting) -> list[Row]:
     """`flowdex index`, the whole flow killed in the middle, and `flowdex index --resume` once it runs again."""
     row = Row(f"the flow is killed while {CORPUS} documents are indexed, then `index --resume`", setting.rounds)
-    chance = random.Random(13)
+    chance = random.Random(13 + 100 * setting.seed)
     for number in range(setting.rounds):
         async with ChaosFlow.started(setting.folder / str(number)) as flow:
             corpus = flow.running.folder / "corpus.jsonl"

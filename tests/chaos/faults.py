@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,10 +24,14 @@ class Setting:
     Attributes:
         folder: An empty folder of its own.
         rounds: How often the harm is done.
+        seed: Of what is left to chance.
+        seconds: After which `kill` begins no further round.
     """
 
     folder: Path
     rounds: int
+    seed: int = 0
+    seconds: float = math.inf
 
 
 @dataclass
@@ -44,6 +49,13 @@ class Row:
     times: int
     tally: Tally = field(default_factory=Tally)
     note: str = ""
+
+    def add(self, other: Row) -> None:
+        """Make it the row of both runs."""
+        assert self.name == other.name, "runs of different faults"
+        self.times += other.times
+        self.tally.add(other.tally)
+        self.note = other.note
 
 
 Run = Callable[[Setting], Coroutine[Any, Any, list[Row]]]

@@ -10,6 +10,7 @@ a person who indexes would; so that in the end every document is known to be sto
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from flowdex import AsyncClient, Document
 from flowdex.errors import FlowdexError, NotFound
 
 __all__ = ["Load", "Tally", "seconds"]
+
+logger = logging.getLogger(__name__)
 
 DEADLINE = 10.0  # seconds of every request
 GRACE = 1.5  # seconds after that in which the error must be there
@@ -63,6 +66,20 @@ class Tally:
     def count_failure(self, name: str) -> None:
         """One more request that failed with this error."""
         self.failed[name] = self.failed.get(name, 0) + 1
+
+    def add(self, other: Tally) -> None:
+        """Count what another run has counted."""
+        self.sent += other.sent
+        for name, count in other.failed.items():
+            self.failed[name] = self.failed.get(name, 0) + count
+        self.wrong += other.wrong
+        self.untyped += other.untyped
+        self.late += other.late
+        self.lost += other.lost
+        self.duplicated += other.duplicated
+        self.recoveries += other.recoveries
+        self.gap = max(self.gap, other.gap)
+        self.said |= other.said
 
     def check(self) -> None:
         """Raise unless every request was answered rightly or failed with a typed error in time, and nothing is lost."""
@@ -153,6 +170,7 @@ class Load:
             await replaced
         await self.all_well(max(fault, time.monotonic() if replaced is not None else fault))
         self.tally.recoveries.append(time.monotonic() - fault)
+        logger.info("recovered after %.1f s", self.tally.recoveries[-1])
 
     # ---- the clients ----
 
@@ -246,6 +264,7 @@ class Load:
         self.failed_at = time.monotonic()
         self.tally.count_failure(error.name)
         self.tally.said[error.name] = error.message
+        logger.info("%s: %s", error.name, error.message)
 
     # ---- afterwards ----
 

@@ -102,7 +102,7 @@ async def set_encoders(flow: ChaosFlow, extra: tuple[str, ...]) -> None:
 async def replica(setting: Setting) -> list[Row]:
     """A third replica of the encoder that answers nonsense, too much, or too late."""
     rows = [Row(f"a replica answers: {kind.__doc__}", setting.rounds) for kind in KINDS]
-    chance = random.Random(10)
+    chance = random.Random(10 + 100 * setting.seed)
     text = flow_yaml(
         encoder_more=f"    timeout_send: {TIMEOUT * 1000:.0f}\n",
         gateway=f"  uses_with: {{max_reply_bytes: {LARGEST}}}\n",

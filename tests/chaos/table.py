@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _failed(tally: Tally) -> str:
 
 def _recovery(tally: Tally) -> str:
     times = sorted(tally.recoveries)
-    return f"{times[len(times) // 2]:.1f} s ({times[-1]:.1f} s)" if times else "-"
+    return f"{statistics.median(times):.1f} s ({times[-1]:.1f} s)" if times else "-"
 
 
 def _memory() -> int:

@@ -154,6 +154,39 @@ async def test_writes_while_a_shard_is_packed_are_in_it(
     again.close()
 
 
+def engines_in(folder: Path) -> list[int]:
+    """Processes whose command line names the folder."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            if str(folder).encode() in file.read_bytes():
+                found.append(int(file.parent.name))
+    return found
+
+
+async def test_a_process_that_packs_ends_with_the_index(
+    uses_with: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "_LEAST", 10)
+    indexer = QdrantIndexer(**uses_with)
+    names = [f"d{number}" for number in range(300)]
+    for version in range(1, 4):
+        await store(indexer, names, version)
+    packer = indexer._backend.client._packer  # type: ignore[union-attr]
+    work = asyncio.create_task(packer.pack("flowdex"))
+    while packer._builder is None:
+        assert not work.done()
+        await asyncio.sleep(0.001)
+    assert len(engines_in(tmp_path)) == 3
+    indexer.close()
+    assert not engines_in(tmp_path), "it writes into the folder after the flow has ended"
+    with pytest.raises(Unavailable):
+        await work
+    again = QdrantIndexer(**uses_with)
+    assert await stored(again) == dict.fromkeys(names, 3)
+    again.close()
+
+
 RESTORER = """
 import asyncio, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fixtures of the integration tests: a browser, and watched pages in it (see `page_support`)."""
+"""Fixtures of the integration tests: a browser with watched pages in it, and a client's other side (`fake_flow`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fake_flow import FakeFlow, running
 from page_support import Pages, running_browser
 
 if TYPE_CHECKING:
@@ -26,3 +27,17 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Pages]:
     pages = Pages(browser, tmp_path)
     yield pages
     pages.close()
+
+
+@pytest.fixture(scope="module")
+def fake_server() -> Iterator[FakeFlow]:
+    """The fronts of a flow over gRPC and HTTP, with nothing but a dictionary behind them."""
+    with running(FakeFlow()) as started:
+        yield started
+
+
+@pytest.fixture
+def flow(fake_server: FakeFlow) -> FakeFlow:
+    """The same, as at the start."""
+    fake_server.forget()
+    return fake_server

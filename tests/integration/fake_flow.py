@@ -64,6 +64,14 @@ class FakeFlow:
     def http_url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
+    def forget(self) -> None:
+        """Be as at the start: no documents, no calls so far, no trouble."""
+        for seen in (self.documents, self.calls, self.metadata, self.parameters):
+            seen.clear()
+        self.trouble = lambda endpoint, number: None
+        self.most_in_flight = 0
+        self.ready = True
+
     @contextlib.asynccontextmanager
     async def call(self, endpoint: str, size: int):
         number = len(self.calls)

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import httpx
+import numpy as np
 
 from flowdex import wire
 from flowdex.documents import DocumentBatch
@@ -126,6 +127,12 @@ class FakeExecutor:
             return self.describes
         context.set_trailing_metadata(self.traits.metadata())
         return pb.EndpointsProto(endpoints=[*self.handlers, "_jina_dry_run_"]).SerializeToString()
+
+
+async def embed(request: pb.DataRequestProto) -> None:
+    """A handler that gives every document the vector [length of its text, 0.5]."""
+    batch = DocumentBatch.from_proto(request.data.docs)
+    batch.embeddings = np.array([[len(text or ""), 0.5] for text in batch.texts], dtype=np.float32)
 
 
 def append(suffix: str) -> Handler:

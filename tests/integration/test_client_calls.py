@@ -30,23 +30,6 @@ from flowdex import (
 )
 
 
-@pytest.fixture(scope="module")
-def flow() -> Iterator[FakeFlow]:
-    with running(FakeFlow()) as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def clean(flow: FakeFlow) -> None:
-    flow.documents.clear()
-    flow.calls.clear()
-    flow.metadata.clear()
-    flow.parameters.clear()
-    flow.trouble = lambda endpoint, number: None
-    flow.most_in_flight = 0
-    flow.ready = True
-
-
 @pytest.fixture(params=["grpc", "http"])
 def url(request: pytest.FixtureRequest, flow: FakeFlow) -> str:
     return flow.grpc_url if request.param == "grpc" else flow.http_url

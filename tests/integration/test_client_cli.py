@@ -8,28 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_flow import DIM, FakeFlow, running, vector_of
+from fake_flow import DIM, FakeFlow, vector_of
 
 FLOWDEX = [sys.executable, "-m", "flowdex"]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeFlow]:
-    with running(FakeFlow()) as started:
-        yield started
-
-
-@pytest.fixture
-def flow(server: FakeFlow) -> FakeFlow:
-    server.documents.clear()
-    server.calls.clear()
-    server.trouble = lambda endpoint, number: None
-    return server
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from docarray import BaseDoc, DocList
 from docarray.documents import TextDoc
 from docarray.documents.legacy import LegacyDocument
 from docarray.typing import NdArray
-from fake_flow import DIM, FakeFlow, running, vector_of
+from fake_flow import DIM, FakeFlow, vector_of
 
 from flowdex import Client, InvalidInput, WrongType
 
@@ -38,12 +38,6 @@ class NoVector(BaseDoc):
 class NoText(BaseDoc):
     title: str = ""
     embedding: Optional[NdArray] = None  # noqa: UP045
-
-
-@pytest.fixture(scope="module")
-def flow() -> Iterator[FakeFlow]:
-    with running(FakeFlow()) as started:
-        yield started
 
 
 @pytest.fixture

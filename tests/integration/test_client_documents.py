@@ -11,22 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_flow import FakeFlow, running
+from fake_flow import FakeFlow
 
 from flowdex import AsyncClient, Client, Document, InvalidInput, NotFound, WrongType
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeFlow]:
-    with running(FakeFlow()) as started:
-        yield started
-
-
-@pytest.fixture
-def flow(server: FakeFlow) -> FakeFlow:
-    server.documents.clear()
-    server.calls.clear()
-    return server
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -13,11 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_flow import FakeFlow, running
+from fake_flow import FakeFlow
 from flow_support import free_ports
 from terminal import Terminal
 
@@ -26,20 +26,6 @@ from flowdex.cli.main import EXIT_CODES
 
 FLOWDEX = [sys.executable, "-m", "flowdex"]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX shells, pipes, signals")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeFlow]:
-    with running(FakeFlow()) as started:
-        yield started
-
-
-@pytest.fixture
-def flow(server: FakeFlow) -> FakeFlow:
-    server.documents.clear()
-    server.calls.clear()
-    server.trouble = lambda endpoint, number: None
-    return server
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
-from gateway_fakes import FakeExecutor, Flow, append, eventually, result, serving, texts_of, waiting
+from gateway_fakes import FakeExecutor, Flow, append, embed, eventually, result, serving, texts_of, waiting
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -64,11 +63,6 @@ def keys(tmp_path: Path) -> Keys:
     keys.add("admin", "admin")
     keys.add("prometheus", "metrics")
     return keys
-
-
-async def embed(request: pb.DataRequestProto) -> None:
-    batch = DocumentBatch.from_proto(request.data.docs)
-    batch.embeddings = np.array([[len(text or ""), 0.5] for text in batch.texts], dtype=np.float32)
 
 
 def executor() -> FakeExecutor:
@@ -276,6 +270,23 @@ async def test_limits_of_a_key_leave_the_others_alone(keys: Keys) -> None:
         release.set()
         assert (await first).status_code == 200
         assert await call(flow, "/encode", narrow) == ["a"]
+
+
+async def test_a_stream_that_is_refused_is_no_request_that_took_time(keys: Keys) -> None:
+    """As a call that is: it is counted, by its error, and stands in no duration."""
+    slow = keys.add("slow", "search", rate=0.001, burst=1)
+    async with guarded(keys) as flow:
+        method = flow.channel.unary_stream(wire.STREAM_DOC)
+        request = pb.SingleDocumentRequestProto(header=pb.HeaderProto(exec_endpoint="/encode")).SerializeToString()
+        metadata = (("authorization", f"Bearer {slow}"),)
+        assert len([reply async for reply in method(request, timeout=10, metadata=metadata)]) == 3
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            _ = [reply async for reply in method(request, timeout=10, metadata=metadata)]
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        metrics = flow.gateway.router.metrics
+        assert metrics.endpoints["/encode"].summary()["count"] == 1
+        text = (await flow.http.get("/metrics", headers=bearer(keys.tokens["prometheus"]))).text
+        assert 'flowdex_request_errors_total{endpoint="/encode",type="Overloaded"} 1.0' in text
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])

@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import numpy as np
 import pytest
-from gateway_fakes import FakeExecutor, Flow, append, eventually, failing, result, serving, sleeping
+from gateway_fakes import FakeExecutor, Flow, append, embed, eventually, failing, result, serving, sleeping
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -21,11 +20,6 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 END = b"\0"  # bytes(True)
-
-
-async def embed(request: pb.DataRequestProto) -> None:
-    batch = DocumentBatch.from_proto(request.data.docs)
-    batch.embeddings = np.array([[len(text or ""), 0.5] for text in batch.texts], dtype=np.float32)
 
 
 def executor() -> FakeExecutor:

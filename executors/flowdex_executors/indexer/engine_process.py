@@ -61,7 +61,7 @@ class EngineProcess:
         self._arguments = [str(directory), durability, str(niceness)]
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._numbers = itertools.count()
-        self._closed = False
+        self._closed = self._killed = False
         self._lock = threading.Lock()
         self._process = self._start()
         # A daemon, so that an interpreter that never calls close() still ends; its pipe then ends the engine.
@@ -95,6 +95,11 @@ class EngineProcess:
                 self._jobs.put(_Job(_LAST, next(self._numbers), b"", Future()))
         self._thread.join()
 
+    def kill(self) -> None:
+        """End the process at once, whatever it does: what it writes is not wanted any more. Then `close` it."""
+        self._killed = True
+        self._process.kill()
+
     # ---- the thread ----
 
     def _serve(self) -> None:
@@ -106,6 +111,8 @@ class EngineProcess:
             if not job.done.set_running_or_notify_cancel():
                 continue  # whoever asked has gone before it began
             try:
+                if self._killed:
+                    raise Unavailable("the index is closed")
                 if self._process.poll() is not None:
                     self._process = self._start()
                 result = self._call(job.frame)

@@ -77,6 +77,7 @@ class Packer:
         self._woken = 0.0
         self._task: asyncio.Task[None] | None = None
         self._one = asyncio.Lock()  # pack at a time
+        self._builder: EngineProcess | None = None
 
     def wake(self, name: str) -> None:
         """Have a look at a collection soon: it was opened, or written to."""
@@ -86,14 +87,16 @@ class Packer:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def cancel(self) -> None:
-        """Stop; a copy in the making is given up."""
+        """Stop; a copy in the making is given up, and with it the process that makes it, which may be long about it."""
+        if self._builder is not None:
+            self._builder.kill()
         if self._task is not None and not self._task.get_loop().is_closed():
             self._task.cancel()
 
     async def close(self) -> None:
         """Stop, and wait for it."""
+        self.cancel()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
@@ -136,6 +139,7 @@ class Packer:
                 await asyncio.to_thread(_copy, path / "shard", build / "shard")
                 journal = shards.open_journal(name, number)
             builder = await asyncio.to_thread(EngineProcess, shards.folder.path, shards.folder.lock, niceness=_NICENESS)
+            self._builder = builder
             target = _Build(builder, str(build.relative_to(shards.folder.path)))
             await target.pack(manifest, threshold, journal)
             for _ in range(_ROUNDS):
@@ -149,7 +153,9 @@ class Packer:
                     await shards.call(name, number, "swap")
         finally:
             shards.close_journal(name, number)
+            self._builder = None
             if builder is not None:
+                builder.kill()  # it has been closed already if all went well
                 await asyncio.to_thread(builder.close)
             await asyncio.to_thread(shutil.rmtree, build, ignore_errors=True)
 

@@ -4,7 +4,7 @@
      +-- settings   (`with`)      what holds for all; gateway and executors inherit from it
      +-- gateway    (`gateway`)   ports, protocols, class: resolved, that is with what it inherits
      +-- executors  (`executors`) one item an executor, resolved likewise
-     +-- predecessors(), topological_order()
+     +-- predecessors()
 
 `load.load_flow` makes one from a file and knows the line of every key.
 """
@@ -166,10 +166,6 @@ class Flow(Section):
     def predecessors(self) -> dict[str, list[str]]:
         """For each executor, in the order of the file, the names it waits for; `gateway` where requests enter."""
         return topology.predecessors(self._links())
-
-    def topological_order(self) -> list[str]:
-        """The executors' names, each after its predecessors and otherwise in the order of the file."""
-        return topology.order(self._links())
 
     def with_replicas(self, replicas: Mapping[str, int]) -> Flow:
         """The same flow with other numbers of replicas, `{"encoder": 2}`.

@@ -2,7 +2,7 @@
 
     executors in the order of the file, each with its `needs`
         --predecessors()--> {name: [names it waits for]}     'gateway' is where requests start
-        --order()---------> names, each after all it waits for
+        --problems()------> what is wrong with it: unknown names, circles
 
 Without `needs` an executor follows the one before it in the list (that is not `floating`), the first follows
 the gateway; a list of names joins branches.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from flowdex_orchestrator.flow.findings import KeyPath, nearest
 
-__all__ = ["GATEWAY", "Link", "order", "predecessors", "problems"]
+__all__ = ["GATEWAY", "Link", "predecessors", "problems"]
 
 GATEWAY = "gateway"
 
@@ -39,28 +39,6 @@ def predecessors(links: Sequence[Link]) -> dict[str, list[str]]:
         if not link.floating:
             last = link.name
     return found
-
-
-def order(links: Sequence[Link]) -> list[str]:
-    """The executors' names, each after its predecessors and otherwise in the order of the file.
-
-    Raises:
-        graphlib.CycleError: The graph has a cycle.
-    """
-    waiting = predecessors(links)
-    graph = graphlib.TopologicalSorter(waiting)
-    graph.prepare()
-    place = {link.name: index for index, link in enumerate(links)}
-    ready: list[str] = list(graph.get_ready())
-    ordered: list[str] = []
-    while ready:
-        ready.sort(key=lambda name: place.get(name, -1))
-        name = ready.pop(0)
-        if name in place:
-            ordered.append(name)
-        graph.done(name)
-        ready.extend(graph.get_ready())
-    return ordered
 
 
 def problems(links: Sequence[Link]) -> list[tuple[KeyPath, str]]:
@@ -86,7 +64,7 @@ def problems(links: Sequence[Link]) -> list[tuple[KeyPath, str]]:
                 found.append(((index, "needs"), f"no executor is named {name!r}{near}{names}"))
     if not found:
         try:
-            order(links)
+            graphlib.TopologicalSorter(predecessors(links)).prepare()
         except graphlib.CycleError as error:
             circle: list[str] = error.args[1][:0:-1]  # each waits for the next, the last for the first
             start = circle.index(min(circle, key=lambda name: first[name]))

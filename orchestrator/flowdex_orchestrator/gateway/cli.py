@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from flowdex.cli import complete
+from flowdex_orchestrator.observability.options import metrics_options
 
 __all__ = ["gateway"]
 
@@ -76,17 +77,7 @@ logger = logging.getLogger(__name__)
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine though there are no keys.")
 @click.option("--parent-pid", metavar="PID", type=int, help="Stop when the process with this id is gone.")
-@click.option(
-    "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
-)
-@click.option(
-    "--metrics-port",
-    metavar="N",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Port for Prometheus, 0 for any free one.",
-)
+@metrics_options
 @click.option("--control-port", type=click.IntRange(0, 65535), hidden=True, help="Where the runner talks to it.")
 def gateway(
     *,

@@ -20,6 +20,7 @@ import click
 from flowdex.cli import complete
 from flowdex.errors import FlowdexError
 from flowdex_orchestrator.gpus import VISIBLE, deal_gpus
+from flowdex_orchestrator.observability.options import metrics_options
 
 if TYPE_CHECKING:
     from jina import Executor
@@ -86,17 +87,7 @@ _THREADS_END_WITHIN = 0.5  # seconds
     show_default=True,
     help="Time to end requests in, at stop.",
 )
-@click.option(
-    "--metrics-host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address of the port for Prometheus."
-)
-@click.option(
-    "--metrics-port",
-    metavar="N",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_default=True,
-    help="Port for Prometheus, 0 for any free one.",
-)
+@metrics_options
 def executor(  # noqa: PLR0917 - click passes them by name
     name: str,
     flow_file: Path | None,

@@ -32,7 +32,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.trace_context import carrying
 from flowdex.work_notes import noting
 from flowdex_orchestrator.load import RESTARTS_VARIABLE
-from flowdex_orchestrator.observability.logs import about
+from flowdex_orchestrator.observability.logs import about, shown
 from flowdex_orchestrator.observability.tracing import onward
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.canary import Canary
@@ -340,13 +340,13 @@ class ExecutorService:
         if not isinstance(error, FlowdexError):
             log.error(
                 "request %s: %s raised in %s",
-                header.request_id,
+                shown(header.request_id),
                 type(error).__name__,
-                header.exec_endpoint,
+                shown(header.exec_endpoint),
                 exc_info=error,
             )
         elif log.isEnabledFor(logging.DEBUG):
-            log.debug("request %s: %s: %s", header.request_id, error.name, error.message)
+            log.debug("request %s: %s: %s", shown(header.request_id), error.name, error.message)
         stacks = traceback.format_exception(error) if self._stacks else None
         wire.set_error(header, error, executor=self._name, stacks=stacks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,17 @@ def write_tokenizer(folder: Path, pad_id: int) -> int:
     tokenizer.enable_truncation(7)
     tokenizer.save(str(folder / "tokenizer.json"))
     return len(vocabulary)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """A team of threads for such small matrices only waits for its slowest."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

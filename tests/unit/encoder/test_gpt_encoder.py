@@ -43,6 +43,7 @@ TINY: dict[str, dict[str, Any]] = {
     },
 }
 MakeDecoder = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train_tokenizer(family: str) -> Any:
@@ -68,15 +69,6 @@ def train_tokenizer(family: str) -> Any:
         )
     tokenizer.train_from_iterator(TEXTS * 3, trainer)
     return tokenizer
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A team of threads for such small matrices only waits for its slowest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

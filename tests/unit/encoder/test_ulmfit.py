@@ -58,6 +58,7 @@ SIZES = (6, 9, 9, 6)
 TEXTS = ["Hello world!", "the flow of neural search", "SEARCH, don't!!!! it", "a", "it's\nthe world", "world " * 40]
 
 Arrays = dict[str, Tensor]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_arrays(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> Arrays:
@@ -119,15 +120,6 @@ def run(arrays: Arrays, ids: list[int]) -> list[Tensor]:
             outputs.append(hidden)
         values.append(torch.stack(outputs))
     return [value.float() for value in values]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A team of threads for such small matrices only waits for its slowest."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from flowdex.errors import ConfigurationError, error_from_name
 from flowdex_orchestrator.flow import Flow, FlowFileError, default_flow_path, load_flow, parse_flow
 from flowdex_orchestrator.flow.overrides import parse_overrides
+from flowdex_orchestrator.gateway.topology import Topology
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,7 +32,7 @@ def test_the_default_flow() -> None:
     read = load_flow(ROOT / "flow.yml")
     assert read.name == "flowdex"
     assert read.gateway.listeners() == [("grpc", 51000), ("http", 8080)]
-    assert read.topological_order() == ["segmenter", "encoder", "indexer", "ranker"]
+    assert Topology(read.predecessors()).executors == ("segmenter", "encoder", "indexer", "ranker")
     assert read.executor("indexer").uses_with == {"uri": "edge://.flowdex/index"}
     assert [executor.replicas for executor in read.executors] == [1, 1, 1, 1]
     assert read.folder == ROOT
@@ -146,7 +147,7 @@ def test_settings_are_handed_down() -> None:
 def test_predecessors(executors: str, expected: dict[str, list[str]]) -> None:
     read = flow(f"executors: {executors}")
     assert read.predecessors() == expected
-    order = read.topological_order()
+    order = Topology(read.predecessors()).executors
     assert sorted(order) == sorted(expected)
     for name, needed in expected.items():
         assert all(order.index(need) < order.index(name) for need in needed if need != "gateway")
