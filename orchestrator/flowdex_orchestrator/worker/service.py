@@ -29,10 +29,12 @@ from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.trace_context import carrying
 from flowdex.work_notes import noting
 from flowdex_orchestrator.load import RESTARTS_VARIABLE
 from flowdex_orchestrator.local_socket import Connection
 from flowdex_orchestrator.observability.logs import about, shown
+from flowdex_orchestrator.observability.tracing import onward
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.canary import Canary
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
@@ -279,7 +281,8 @@ class ExecutorService:
                 sources=[each.routes[-1].executor if each.routes else "" for each in requests],
                 parameters=self._parameters(endpoints, request),
             )
-            with caller_waits(remaining), asked_priority(priority_in(invocation.metadata)), noting(notes):
+            priority, trace = priority_in(invocation.metadata), onward(span, invocation.metadata)
+            with caller_waits(remaining), asked_priority(priority), noting(notes), carrying(trace):
                 outcome = await endpoint(call)
             if outcome.results is not None:
                 self._set_results(request, outcome.results)
