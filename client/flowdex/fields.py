@@ -51,6 +51,7 @@ def _ordered(fields: object, order: object, index: int) -> dict[str, str]:
         raise InvalidInput(
             f"document {index}: field 'fields' must hold texts by their names, such as a title and a body"
         )
-    names = [name for name in order if name in fields] if isinstance(order, (list, tuple)) else []
+    named = order if isinstance(order, (list, tuple)) else ()
+    names = [name for name in named if isinstance(name, str) and name in fields]
     names += sorted(set(fields) - set(names))
     return {name: fields[name] for name in names}

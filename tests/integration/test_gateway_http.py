@@ -311,6 +311,19 @@ async def test_errors_of_executors_and_of_the_gateway() -> None:
         assert int(reply.headers["retry-after"]) >= 1
 
 
+async def test_what_would_be_written_back_is_not_nested() -> None:
+    """No JSON can be written that is as deep as what can be read."""
+    nested: Any = "x"
+    for _ in range(900):
+        nested = {"a": nested}
+    async with serving(everything()) as flow:
+        reply = await flow.http.post("/encode", json={"id": nested, "texts": ["a"]})
+        assert (reply.status_code, reply.json()["description"]) == (400, "id: expected a string or a number")
+        body = {"data": [{"text": "a"}], "execEndpoint": "/encode", "header": {"request_id": nested}}
+        reply = await flow.http.post("/post", json=body)
+        assert (reply.status_code, reply.json()["header"]["request_id"]) == (422, "")
+
+
 async def test_an_incident_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
     async with serving(everything()) as flow:
 

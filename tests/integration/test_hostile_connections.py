@@ -232,6 +232,28 @@ async def test_what_is_no_request_or_two_at_once_is_refused(request_: bytes) -> 
         await served(flow)
 
 
+async def test_what_is_no_request_is_answered_after_those_before_it() -> None:
+    async with serving(executor()) as flow:
+        connection = await Connection.open(flow)
+        connection.writer.write(REQUEST + REQUEST + b"\x01\x02 no request\r\n\r\n")
+        answers = await connection.rest()
+        assert [each[:3] for each in answers.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+
+
+async def test_rubbish_fills_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    upgrade = REQUEST.replace(
+        b"\r\n", b"\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 1\r\n", 1
+    )
+    async with serving(executor()) as flow:
+        for rubbish in (b"\x01\x02\r\n\r\n", upgrade) * 20:
+            connection = await Connection.open(flow)
+            connection.writer.write(rubbish)
+            assert (await connection.rest()).startswith(b"HTTP/1.1 4")
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 1, lines
+
+
 async def test_an_upgrade_to_http2_is_ignored() -> None:
     """As RFC 9110, 7.8 allows: the request is answered in HTTP/1.1, or refused."""
     upgrade = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n"

@@ -53,12 +53,12 @@ def test_a_restart_and_a_traceback_are_seen(flow_file: Path) -> None:
     assert any("of this test" in each for each in found)
 
 
-@pytest.mark.parametrize("outcome", ["500", "INTERNAL", "ok+InternalError", "3 replies to 4 requests", "code 13+ok"])
+@pytest.mark.parametrize("outcome", ["500", "INTERNAL", "InternalError", "3 replies to 4 requests", "code 13", "no x"])
 def test_what_is_a_fault(outcome: str) -> None:
     assert is_fault(outcome)
 
 
-@pytest.mark.parametrize("outcome", ["200", "422", "InvalidInput+ok", "INVALID_ARGUMENT", "closed", "code 3+ok"])
+@pytest.mark.parametrize("outcome", ["200", "422", "InvalidInput", "INVALID_ARGUMENT", "closed", "code 3"])
 def test_what_is_none(outcome: str) -> None:
     assert not is_fault(outcome)
 

@@ -17,11 +17,10 @@ executors:
   - {{name: indexer, uses: flowdex_executors.QdrantIndexer, uses_with: {{uri: "memory://"}}}}
   - {{name: ranker, uses: flowdex_executors.Ranker}}
 """
-_NGRAMS = f"""NgramEncoder
-    py_modules: [{ROOT / "examples" / "encoder" / "ngram_encoder.py"}]
-    uses_with: {{buckets: 64, threads: 1}}"""
+_LETTERS = f"""Letters
+    py_modules: [{ROOT / "tests" / "mutation" / "letters.py"}]"""
 
 
 def flow_text(model: bool) -> str:
     """A flow with all executors; the encoder counts letters, or is MiniLM."""
-    return _CHEAP.format(ports=free_ports(4), encoder="flowdex_executors.BertEncoder" if model else _NGRAMS)
+    return _CHEAP.format(ports=free_ports(4), encoder="flowdex_executors.BertEncoder" if model else _LETTERS)

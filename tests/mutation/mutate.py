@@ -74,6 +74,8 @@ _RAW = (
     "\x00",
     "-",
 )
+_LARGE = 1 << 16  # characters: a million requests of megabytes would test the allocator, not what reads them
+_LARGEST = 1 << 25
 _MARK = "\u0001raw\u0001"  # stands in a value for what no JSON value can be
 
 
@@ -89,7 +91,13 @@ def _value(random: Random) -> Any:
         return random.choice(([], {}, [[]], [{}], [None], {"": None}, ["a", 1, None], {"a": {"b": [1]}}))
     if choice == 8:
         return _nested(random.choice((3, 15, 17, 21, 25, 120, 900)), random.random() < 0.5)
-    return [random.choice((random.choice(STRINGS), random.choice(NUMBERS), None))] * random.choice((1, 2, 50, 1500))
+    return _repeated(random.choice((random.choice(STRINGS), random.choice(NUMBERS), None)), random, (1, 2, 50, 1500))
+
+
+def _repeated(value: Any, random: Random, counts: tuple[int, ...]) -> list[Any]:
+    """The value several times, as often as leaves the request small; now and then as large as requests may be."""
+    most = _LARGEST if random.random() < 0.001 else _LARGE
+    return [value] * min(random.choice(counts), 1 + most // len(json.dumps(value)))
 
 
 def _nested(depth: int, lists: bool) -> Any:
@@ -137,7 +145,7 @@ def mutate_json(value: Any, random: Random) -> bytes:
                 key
             ]
         elif choice == 7 and isinstance(holder, list):
-            holder[key:key] = [holder[key]] * random.choice((1, 10, 200))
+            holder[key:key] = _repeated(holder[key], random, (1, 10, 200))
         else:
             raw.append(random.choice(_RAW))
             holder[key] = _MARK

@@ -1,7 +1,8 @@
 """How requests are sent, one lane at a time, and what became of each.
 
-A lane is one connection with one request in flight; a request that may break the framing of its connection (a head, a
-cut body) may be answered by the connection's end. An outcome is a status: `200`, `INVALID_ARGUMENT`, `closed`.
+A lane is one connection, with a few requests in flight that are sent at once; one that may break the framing of its
+connection (a head, a cut body) comes last, and may be answered by the connection's end. An outcome is a status: `200`,
+`INVALID_ARGUMENT`, `closed`. Requests that a connection's end left unanswered are not counted.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from flowdex import wire
-from flowdex.errors import FlowdexError
 from flowdex.proto import exchange_pb2
-from flowdex.timeouts import within
 from mutation.mutate import mutate_bytes, mutate_json, mutate_message, mutate_path
 from mutation.requests import BERT_TEXTS, DELETE_ALL, GRPC, HTTP, JINA, STREAM_DOCS
 
@@ -36,6 +35,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.use_local_subchannel_pool", 1),
 )
+_AT_ONCE = 9  # most requests that a lane sends before it reads, and one more
 _UNCHANGED = 0.05  # of the requests stay valid, so that the flow goes on having work and documents
 
 
@@ -46,10 +46,10 @@ class Lane(Protocol):
     detail: str
 
     def make(self, random: Random) -> Any:
-        """A request."""
+        """Some requests."""
 
-    async def send(self, request: Any) -> str:
-        """Send it; what became of it."""
+    async def send(self, requests: Any) -> list[str]:
+        """Send them; what became of each."""
 
     async def close(self) -> None:
         """Hang up."""
@@ -65,8 +65,16 @@ class HttpLane:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    def make(self, random: Random) -> tuple[bytes, bool]:
-        """The bytes, and whether the server may close without an answer."""
+    def make(self, random: Random) -> list[tuple[bytes, bool]]:
+        """Requests to pipeline: the bytes, and whether the server may close without an answer."""
+        found = []
+        for _ in range(random.randrange(1, _AT_ONCE)):
+            found.append(self._request(random))
+            if found[-1][1]:
+                break
+        return found
+
+    def _request(self, random: Random) -> tuple[bytes, bool]:
         method, path, value = random.choice(HTTP)
         body = b"" if value is None else json.dumps(value).encode()
         unchanged = random.random() < _UNCHANGED
@@ -96,25 +104,34 @@ class HttpLane:
             return mutate_bytes(data, random), True
         return data, False
 
-    async def send(self, request: tuple[bytes, bool]) -> str:
-        """The status."""
-        data, lenient = request
+    async def send(self, requests: list[tuple[bytes, bool]]) -> list[str]:
+        """The statuses."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
-        try:
-            writer.write(data)
-            if lenient:
+        found: list[str] = []
+        writer.write(b"".join(data for data, lenient in requests if not lenient))
+        for data, lenient in requests:
+            if lenient:  # the last one, by itself: its end may end the connection
+                writer.write(data)
                 with contextlib.suppress(OSError):
                     writer.write_eof()
-            status, keep, body = await within(_answer(reader, data.startswith(b"HEAD ")), DEADLINE)
-            self.detail = body[:500].decode(errors="replace")
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError):
-            await self.close()
-            return "closed" if lenient else "closed without an answer"
-        if lenient or not keep:
-            await self.close()
-        return status
+            try:
+                status, keep, body = await _answer(reader, data.startswith(b"HEAD "))
+            except asyncio.CancelledError:  # no answer in time: whatever comes still is no other request's
+                await self.close()
+                raise
+            except (asyncio.IncompleteReadError, ConnectionError, ValueError):
+                found.append("closed" if lenient else "closed without an answer")
+                await self.close()
+                break
+            found.append(status)
+            if status >= "500":
+                self.detail = body[:500].decode(errors="replace")
+            if lenient or not keep:
+                await self.close()
+                break
+        return found
 
     async def close(self) -> None:
         """Hang up."""
@@ -190,10 +207,10 @@ class MessageLane:
     def make(self, random: Random) -> tuple[str, tuple[bytes, ...]]:
         """The method, and its messages."""
         choice = random.random()
-        if choice < 0.70:
+        if choice < 0.40:
             return wire.PROCESS_SINGLE_DATA, (self._message(random),)
         if choice < 0.90:
-            return wire.CALL, tuple(self._message(random) for _ in range(random.randrange(1, 12)))
+            return wire.CALL, tuple(self._message(random) for _ in range(random.randrange(1, 2 * _AT_ONCE)))
         if choice < 0.97:
             return wire.STREAM_DOC, (mutate_bytes(random.choice(STREAM_DOCS), random),)
         method = random.choice((wire.ENDPOINT_DISCOVERY, wire.DRY_RUN, wire.INFO_STATUS, wire.LOAD))
@@ -203,9 +220,9 @@ class MessageLane:
         data = random.choice(GRPC)
         return data if random.random() < _UNCHANGED else mutate_message(data, random, random.choice(GRPC))
 
-    async def send(self, request: tuple[str, tuple[bytes, ...]]) -> str:
-        """The names of the errors, joined where there were several."""
-        method, messages = request
+    async def send(self, requests: tuple[str, tuple[bytes, ...]]) -> list[str]:
+        """The names of the errors."""
+        method, messages = requests
         timeout = DEADLINE
         if method == wire.CALL:
             stream = self._channel.stream_stream(method)(timeout=timeout)
@@ -218,21 +235,16 @@ class MessageLane:
             reply = await call
         except grpc.aio.AioRpcError as error:
             self.detail = str(error.details())
-            return error.code().name
-        return _outcome(self, reply) if method == wire.PROCESS_SINGLE_DATA else "ok"
+            return [error.code().name]
+        return [_outcome(self, reply) if method == wire.PROCESS_SINGLE_DATA else "ok"]
 
-    async def _read(self, call: Any, count: int | None) -> str:
-        found: set[str] = set()
-        replies = 0
-        async for reply in _read(call):
-            replies += 1
-            found.add(_outcome(self, reply))
+    async def _read(self, call: Any, count: int | None) -> list[str]:
+        found = [_outcome(self, reply) async for reply in _read(call)]
         if ended := await _end(self, call):
-            found.add(ended)
-            count = None
-        if count is not None and replies != count:
-            found.add(f"{replies} replies to {count} requests")
-        return "+".join(sorted(found)) or "ok"
+            return [*found, ended]
+        if count is not None and len(found) != count:
+            return [*found, f"{len(found)} replies to {count} requests"]
+        return found
 
     async def close(self) -> None:
         """Hang up."""
@@ -251,30 +263,30 @@ class ExchangeLane:
     def make(self, random: Random) -> tuple[bytes, ...]:
         """Messages of one stream."""
         messages = []
-        for _ in range(random.randrange(1, 5)):
+        for _ in range(random.randrange(1, _AT_ONCE)):
             exchange = exchange_pb2.ExchangeRequestsProto()
-            for number in range(random.randrange(1, 4)):
+            for number in range(random.randrange(1, 6)):
                 data = random.choice(GRPC)
                 request = exchange.requests.add(number=number if random.random() < 0.9 else 2**32 - 1, timeout=5)
                 request.request = data if random.random() < 0.3 else mutate_message(data, random)
                 request.metadata.add(key=random.choice(("x-request-id", "a-bin", "é", "")), value=b"\xff")
                 request.timeout = random.choice((0.0, 5.0, 5.0, 5.0, -1.0, 1e300, float("nan"), float("inf")))
             data = exchange.SerializeToString()
-            messages.append(data if random.random() < 0.7 else mutate_bytes(data, random))
+            messages.append(data if random.random() < 0.9 else mutate_bytes(data, random))
         return tuple(messages)
 
-    async def send(self, request: tuple[bytes, ...]) -> str:
-        """The names of the errors, joined."""
-        found: set[str] = set()
+    async def send(self, requests: tuple[bytes, ...]) -> list[str]:
+        """The names of the errors."""
+        found: list[str] = []
         call = self._channel.stream_stream(wire.EXCHANGE)(timeout=DEADLINE)
-        await _write(call, request)
+        await _write(call, requests)
         async for data in _read(call):
             for reply in exchange_pb2.ExchangeRepliesProto.FromString(data).replies:
                 self.detail = reply.details or self.detail
-                found.add(f"code {reply.code}" if reply.code else _outcome(self, reply.reply))
+                found.append(f"code {reply.code}" if reply.code else _outcome(self, reply.reply))
         if ended := await _end(self, call):
-            found.add(ended)
-        return "+".join(sorted(found)) or "ok"
+            found.append(ended)
+        return found
 
     async def close(self) -> None:
         """Hang up."""
@@ -292,36 +304,50 @@ class JinaLane:
         self._as_json = as_json
         self._socket: ClientConnection | None = None
 
-    def make(self, random: Random) -> str | bytes:
-        """A frame."""
+    def make(self, random: Random) -> list[str | bytes]:
+        """Frames."""
+        return [self._frame(random) for _ in range(random.randrange(1, _AT_ONCE))]
+
+    def _frame(self, random: Random) -> str | bytes:
         if self._as_json:
             data = mutate_json(random.choice(JINA), random)
             return data.decode(errors="replace") if random.random() < 0.95 else data
         data = random.choice(GRPC)
         return data if random.random() < _UNCHANGED else mutate_message(data, random, random.choice(GRPC))
 
-    async def send(self, request: str | bytes) -> str:
-        """The name of the error in the answer."""
+    async def send(self, requests: list[str | bytes]) -> list[str]:
+        """The names of the errors in the answers."""
         if self._socket is None:
             subprotocols: Any = ["json" if self._as_json else "bytes"]
             self._socket = await connect(self._url, subprotocols=subprotocols, max_size=None, ping_interval=None)
+        found: list[str] = []
         try:
-            await self._socket.send(request)
-            answer = await within(self._socket.recv(), DEADLINE)
+            for frame in requests:
+                await self._socket.send(frame)
+            for _ in requests:
+                answer = await self._socket.recv()
+                found.append(_outcome(self, answer) if isinstance(answer, bytes) else _json_outcome(answer))
+        except asyncio.CancelledError:
+            await self.close()
+            raise
         except ConnectionClosed as closed:
             self._socket = None
-            ended = request in (b"\0", "{}") or (isinstance(request, str) and request.strip() == "{}")
-            return "closed" if ended else f"closed with {closed.rcvd.code if closed.rcvd else 'nothing'}"
-        if isinstance(answer, bytes):
-            return _outcome(self, answer)
-        status = json.loads(answer)["header"].get("status", {})
-        return str(status.get("exception", {}).get("name", "error")) if status.get("code") else "ok"
+            # Jina's end of a stream: an empty object, or a byte 0
+            ended = any(each == b"\0" or (isinstance(each, str) and each.strip() == "{}") for each in requests)
+            found.append("closed" if ended else f"closed with {closed.rcvd.code if closed.rcvd else 'nothing'}")
+        return found
 
     async def close(self) -> None:
         """Hang up."""
         if self._socket is not None:
+            socket, self._socket = self._socket, None
             with contextlib.suppress(WebSocketException):
-                await self._socket.close()
+                await socket.close()
+
+
+def _json_outcome(answer: str) -> str:
+    status = json.loads(answer)["header"].get("status", {})
+    return str(status.get("exception", {}).get("name", "error")) if status.get("code") else "ok"
 
 
 class ZeroMqLane:
@@ -339,8 +365,11 @@ class ZeroMqLane:
         self._receiver.setsockopt(zmq.SUBSCRIBE, identity)
         self._receiver.connect(f"tcp://127.0.0.1:{ports[1]}")
 
-    def make(self, random: Random) -> tuple[list[bytes], bool]:
-        """The frames after the identity (a number's place is empty), and whether there may be no answer."""
+    def make(self, random: Random) -> list[tuple[list[bytes], bool]]:
+        """Messages: the frames after the identity (a number's place is empty), and whether there may be no answer."""
+        return [self._message(random) for _ in range(random.randrange(1, _AT_ONCE))]
+
+    def _message(self, random: Random) -> tuple[list[bytes], bool]:
         texts = mutate_json(random.choice(BERT_TEXTS), random)
         if random.random() < 0.1:
             texts = random.choice((b"SHOW_CONFIG", b"SHOW_STATUS", b"TERMINATION", b""))
@@ -357,23 +386,27 @@ class ZeroMqLane:
             return frames, True
         return frames, False
 
-    async def send(self, request: tuple[list[bytes], bool]) -> str:
-        """The name of the error; "sent" where no answer can be."""
-        frames, lenient = request
-        self._number += 1
-        number = b"%d" % self._number
-        if lenient:
-            await self._sender.send_multipart([self._identity, *frames])
-            return "sent"
-        await self._sender.send_multipart([self._identity, frames[0], number, frames[2]])
-        if frames[0] == b"TERMINATION":
-            return "sent"
-        while True:
-            answer = await within(self._receiver.recv_multipart(), DEADLINE)
-            if answer[-1] == number:
-                break
-        error = json.loads(answer[1]).get("error")
-        return str(error["name"]) if error else "ok"
+    async def send(self, requests: list[tuple[list[bytes], bool]]) -> list[str]:
+        """The names of the errors; "sent" where no answer can be."""
+        found: list[str] = []
+        waiting: set[bytes] = set()
+        for frames, lenient in requests:
+            self._number += 1
+            number = b"%d" % self._number
+            if lenient or frames[0] == b"TERMINATION":
+                found.append("sent")
+            else:
+                waiting.add(number)
+            await self._sender.send_multipart(
+                [self._identity, *frames] if lenient else [self._identity, frames[0], number, frames[2]]
+            )
+        while waiting:
+            answer = await self._receiver.recv_multipart()
+            if answer[-1] in waiting:
+                waiting.remove(answer[-1])
+                error = json.loads(answer[1]).get("error")
+                found.append(str(error["name"]) if error else "ok")
+        return found
 
     async def close(self) -> None:
         """Hang up."""
@@ -381,9 +414,12 @@ class ZeroMqLane:
         self._receiver.close(linger=0)
 
 
-async def delete_all(address: str) -> None:
-    """Empty the index."""
+async def delete_all(address: str) -> str:
+    """Empty the index; what went wrong, if anything."""
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        reply = await channel.unary_unary(wire.PROCESS_SINGLE_DATA)(DELETE_ALL, timeout=DEADLINE)
-        if (error := wire.error_of(wire.read_head(reply).header)) is not None:
-            raise FlowdexError(f"the index cannot be emptied: {error}")
+        try:
+            reply = await channel.unary_unary(wire.PROCESS_SINGLE_DATA)(DELETE_ALL, timeout=DEADLINE)
+        except grpc.aio.AioRpcError as failure:
+            return f"{failure.code().name}: {failure.details()}"
+        error = wire.error_of(wire.read_head(reply).header)
+        return "" if error is None else str(error)

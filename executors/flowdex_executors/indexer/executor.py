@@ -106,6 +106,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         retry_for: Seconds for which calls are repeated while the server is away.
         max_passages: Most passages of one document.
         max_tag_bytes: Most bytes of its tags, as JSON.
+        limits: How much a request may ask for, by name: `limit`, `offset`, `ids`, `id_characters`, `filter_depth`,
+            `filter_conditions`, `filter_values`; see `limits.py`.
         tag_indexes: How many tag fields get an index of their own.
         exact_up_to: Up to how many passages a server searches exactly.
         rrf_k: Constant of the fusion in hybrid search.
@@ -141,6 +143,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         retry_for: float = 10.0,
         max_passages: int = 20_000,
         max_tag_bytes: int = 65_536,
+        limits: dict[str, Any] | None = None,
         tag_indexes: int = 32,
         exact_up_to: int = 100_000,
         rrf_k: int = 60,
@@ -163,6 +166,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
                 "retry_for": retry_for,
                 "max_passages": max_passages,
                 "max_tag_bytes": max_tag_bytes,
+                "limits": limits or {},
                 "tag_indexes": tag_indexes,
                 "exact_up_to": exact_up_to,
                 "rrf_k": rrf_k,
@@ -275,6 +279,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             batch,
             max_passages=self._settings.max_passages,
             max_tag_bytes=self._settings.max_tag_bytes,
+            limits=self._settings.limits,
             dimensions=dimensions or self._settings.dimensions,
         )
         mark(batch, failures)
@@ -309,6 +314,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             batch,
             max_passages=self._settings.max_passages,
             max_tag_bytes=self._settings.max_tag_bytes,
+            limits=self._settings.limits,
         )
         mark(batch, failures)
         if passages.document_ids:
@@ -340,7 +346,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         """
         await self._generations.refresh()
         wanted = parse_parameters(ReadParameters, parameters)
-        return DocumentColumns(await get_documents(self._collection, _ids(docs.batch), wanted))
+        return DocumentColumns(await get_documents(self._collection, _ids(docs.batch), wanted, self._settings.limits))
 
     @requests(on="/scroll", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     @confined("/scroll")
@@ -358,7 +364,9 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         """
         await self._generations.refresh()
         wanted = parse_parameters(ScrollParameters, parameters)
-        return DocumentColumns(await scroll_documents(self._collection, compile_filter(wanted.filter), wanted))
+        return DocumentColumns(
+            await scroll_documents(self._collection, compile_filter(wanted.filter, self._settings.limits), wanted)
+        )
 
     @requests(on="/count", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
     @confined("/count")
@@ -372,7 +380,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         """
         await self._generations.refresh()
         wanted = parse_parameters(CountParameters, parameters)
-        documents, passages = await self._collection.count(compile_filter(wanted.filter))
+        documents, passages = await self._collection.count(compile_filter(wanted.filter, self._settings.limits))
         return {"documents": documents, "passages": passages}
 
     @requests(on="/embed_sparse", request_schema=DocumentColumns, response_schema=DocumentColumns)  # type: ignore[untyped-decorator]
@@ -407,7 +415,8 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
         """
         batch = docs.batch
         wanted = parse_parameters(SearchParameters, {"candidates": self._settings.candidates, **(parameters or {})})
-        selection = compile_filter(wanted.filter)
+        self._settings.limits.check_search(wanted)
+        selection = compile_filter(wanted.filter, self._settings.limits)
         vectors = batch.embeddings
         texts = batch.texts
         if sum(len(text or "") for text in texts) <= _FEW_CHARACTERS:
@@ -480,7 +489,7 @@ class QdrantIndexer(Executor):  # type: ignore[misc]  # jina is untyped
             InvalidInput: Neither ids nor a filter are given.
         """
         await self._generations.refresh()
-        selection = compile_filter(parse_parameters(DeleteParameters, parameters).filter)
+        selection = compile_filter(parse_parameters(DeleteParameters, parameters).filter, self._settings.limits)
         ids = _ids(docs.batch)
         if selection is None and not ids:
             raise InvalidInput("name what to delete: documents with their ids, or a filter that is not empty")

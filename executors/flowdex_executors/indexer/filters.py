@@ -31,6 +31,7 @@ from typing import Any, TypeAlias
 from qdrant_client import models
 
 from flowdex.errors import InvalidInput
+from flowdex_executors.indexer.limits import IndexLimits
 from flowdex_executors.indexer.payload import FLAGS, flag, payload_key
 
 __all__ = ["compile_filter"]
@@ -39,16 +40,14 @@ Condition: TypeAlias = (
     models.FieldCondition | models.IsEmptyCondition | models.Filter | models.HasIdCondition | models.IsNullCondition
 )
 
-MAX_DEPTH = 16
-MAX_CONDITIONS = 1000
-MAX_VALUES = 10_000
+_DEFAULTS = IndexLimits()
 
 _RANGES = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
 _FIELD_OPERATORS = ("$eq", "$ne", "$in", "$nin", *_RANGES, "$exists")
 _LOGICAL_OPERATORS = ("$and", "$or", "$not")
 
 
-def compile_filter(value: Any) -> models.Filter | None:
+def compile_filter(value: Any, limits: IndexLimits = _DEFAULTS) -> models.Filter | None:
     """Compile a filter; None and {} compile to None, which matches everything.
 
     Raises:
@@ -56,9 +55,11 @@ def compile_filter(value: Any) -> models.Filter | None:
     """
     if value is None or value == {}:
         return None
-    conditions: list[Any] = list(_object(value, "filter", 1))
-    if _size(conditions) > MAX_CONDITIONS:
-        raise InvalidInput(f"the filter has more than {MAX_CONDITIONS} conditions; use $in for lists of values")
+    conditions: list[Any] = list(_object(value, "filter", limits, 1))
+    if (size := _size(conditions)) > limits.filter_conditions:
+        raise InvalidInput(
+            f"the filter has {size} conditions; {limits.remedy('filter_conditions')}; use $in for lists of values"
+        )
     return models.Filter(must=conditions)
 
 
@@ -71,32 +72,32 @@ def _size(conditions: Sequence[Any]) -> int:
     )
 
 
-def _object(value: Any, place: str, depth: int) -> Iterator[Condition]:
+def _object(value: Any, place: str, limits: IndexLimits, depth: int) -> Iterator[Condition]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f'{place}: expected an object such as {{"lang": "en"}}, got {_show(value)}')
-    if depth > MAX_DEPTH:
-        raise InvalidInput(f"{place}: the filter is nested deeper than {MAX_DEPTH} levels")
+    if depth > limits.filter_depth:
+        raise InvalidInput(f"{place}: the filter is nested deeper: of levels, {limits.remedy('filter_depth')}")
     for key, operand in value.items():
         here = f"{place}.{key}"
         if key in ("$and", "$or"):
             if not isinstance(operand, Sequence) or isinstance(operand, str) or not operand:
                 raise InvalidInput(f"{here}: expected a list of filters, got {_show(operand)}")
             parts: list[Any] = [
-                models.Filter(must=list(_object(item, f"{here}[{index}]", depth + 1)))
+                models.Filter(must=list(_object(item, f"{here}[{index}]", limits, depth + 1)))
                 for index, item in enumerate(operand)
             ]
             yield models.Filter(must=parts) if key == "$and" else models.Filter(should=parts)
         elif key == "$not":
-            yield _negate(models.Filter(must=list(_object(operand, here, depth + 1))))
+            yield _negate(models.Filter(must=list(_object(operand, here, limits, depth + 1))))
         elif key.startswith("$"):
             raise InvalidInput(f"{place}: {_unknown(key, _LOGICAL_OPERATORS, _FIELD_OPERATORS)}")
         else:
-            yield from _field(key, operand, here)
+            yield from _field(key, operand, here, limits)
 
 
-def _field(path: str, operand: Any, place: str) -> Iterator[Condition]:
+def _field(path: str, operand: Any, place: str, limits: IndexLimits) -> Iterator[Condition]:
     if not isinstance(operand, Mapping):
-        yield _equals(path, operand, place)
+        yield _equals(path, operand, place, limits)
         return
     bounds: dict[str, Any] = {}
     if not operand:
@@ -106,13 +107,13 @@ def _field(path: str, operand: Any, place: str) -> Iterator[Condition]:
         if operator in _RANGES:
             bounds[operator] = argument
         elif operator == "$eq":
-            yield _equals(path, argument, here)
+            yield _equals(path, argument, here, limits)
         elif operator == "$ne":
-            yield _negate(_equals(path, argument, here))
+            yield _negate(_equals(path, argument, here, limits))
         elif operator == "$in":
-            yield _any_of(path, argument, here)
+            yield _any_of(path, argument, here, limits)
         elif operator == "$nin":
-            yield _negate(_any_of(path, argument, here))
+            yield _negate(_any_of(path, argument, here, limits))
         elif operator == "$exists":
             if not isinstance(argument, bool):
                 raise InvalidInput(f"{here}: expected true or false, got {_show(argument)}")
@@ -134,17 +135,19 @@ def _empty(path: str, place: str) -> models.IsEmptyCondition:
     return models.IsEmptyCondition(is_empty=models.PayloadField(key=_key(path, place)))
 
 
-def _equals(path: str, value: Any, place: str) -> Condition:
+def _equals(path: str, value: Any, place: str, limits: IndexLimits) -> Condition:
     if value is None:
         return _empty(path, place)
-    return _any_of(path, [value], place)
+    return _any_of(path, [value], place, limits)
 
 
-def _any_of(path: str, values: Any, place: str) -> Condition:
+def _any_of(path: str, values: Any, place: str, limits: IndexLimits) -> Condition:
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise InvalidInput(f"{place}: expected a list of values, got {_show(values)}")
-    if not values or len(values) > MAX_VALUES:
-        raise InvalidInput(f"{place}: expected 1 to {MAX_VALUES} values, got {len(values)}")
+    if not values:
+        raise InvalidInput(f"{place}: expected one value or more, got none")
+    if len(values) > limits.filter_values:
+        raise InvalidInput(f"{place}: {len(values)} values are too many; {limits.remedy('filter_values')}")
     key = _key(path, place)
     words: list[str] = []
     conditions: list[Any] = []

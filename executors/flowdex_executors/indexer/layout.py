@@ -89,7 +89,7 @@ class Manifest:
         try:
             refuse_newer(place, data["format"], FORMAT, written_by=data.get("flowdex"), remedy=_REMEDY)
             return cls(int(data["shards"]), str(data["data"]), dict(data["dense"]), dict(data["sparse"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(f"{place} is damaged ({error!r}); restore a snapshot of the collection") from None

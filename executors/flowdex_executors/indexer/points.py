@@ -30,6 +30,7 @@ from flowdex.errors import FlowdexError, InvalidInput, TooLarge
 from flowdex.fields import joined, read_fields
 from flowdex_executors.failures import unmarked
 from flowdex_executors.indexer.columns import Point, SparseRow
+from flowdex_executors.indexer.limits import IndexLimits
 from flowdex_executors.indexer.originals import gaps_between, original_of
 from flowdex_executors.indexer.payload import (
     BEFORE,
@@ -53,8 +54,8 @@ from flowdex_executors.indexer.sparse import WeightedSpans
 
 __all__ = ["Failures", "Passages", "check_finite", "make_points", "read_documents", "tag_fields"]
 
-MAX_ID_LENGTH = 2048
 MAX_TAG_DEPTH = 16
+_DEFAULTS = IndexLimits()
 _NAMESPACE = uuid.UUID("6f1c4b1e-9d0f-5b7a-8a53-0d2f7d1c7e55").bytes
 _EXACT_INTEGER = 2**63
 
@@ -111,7 +112,12 @@ Failures: TypeAlias = dict[int, FlowdexError]
 
 
 def read_documents(
-    batch: DocumentBatch, *, max_passages: int, max_tag_bytes: int = 65_536, dimensions: int | None = None
+    batch: DocumentBatch,
+    *,
+    max_passages: int,
+    max_tag_bytes: int = 65_536,
+    dimensions: int | None = None,
+    limits: IndexLimits = _DEFAULTS,
 ) -> tuple[Passages, Failures]:
     """Read and validate documents, each by itself; where an id occurs twice, the last document counts.
 
@@ -123,6 +129,7 @@ def read_documents(
         max_passages: Most passages that a document may have.
         max_tag_bytes: Most bytes of its tags, as JSON.
         dimensions: Size of the collection's vectors; None for that of the first good document's.
+        limits: Of what `id_characters` is heeded.
 
     Returns:
         The passages of the good documents, and why the others cannot be indexed:
@@ -135,7 +142,7 @@ def read_documents(
     last: dict[str, int] = {}
     for row, document_id in enumerate(batch.ids):
         try:
-            _check_id(document_id, row)
+            _check_id(document_id, row, limits)
             last[document_id] = row
         except InvalidInput as error:
             failures[row] = error
@@ -154,11 +161,13 @@ def read_documents(
         return _joined(good), failures
 
 
-def _check_id(document_id: str, row: int) -> None:
+def _check_id(document_id: str, row: int, limits: IndexLimits) -> None:
     if not document_id:
         raise InvalidInput(f"document {row} has no id; an id must be a string that is not empty")
-    if len(document_id) > MAX_ID_LENGTH:
-        raise InvalidInput(f"document {row}: the id has {len(document_id)} characters, at most {MAX_ID_LENGTH} fit")
+    if len(document_id) > limits.id_characters:
+        raise InvalidInput(
+            f"document {row}: the id has {len(document_id)} characters; {limits.remedy('id_characters')}"
+        )
 
 
 def _read(batch: DocumentBatch, dimensions: int | None, *, max_passages: int, max_tag_bytes: int) -> Passages:
@@ -244,9 +253,16 @@ def _originals(
         found = None if text is None else gaps_between(text, texts[rows], spans[rows])
         gaps += found[:size] if found else [""] * size
         originals.append(
-            original_of(text, named, passages=size, gaps=found, own=is_own, digest=digest, segment=segment)
+            original_of(text, named, passages=size, gaps=found, own=is_own, **_kept(batch.ids[index], digest, segment))
         )
     return originals, gaps
+
+
+def _kept(document_id: str, digest: Any, segment: Any) -> dict[str, Any]:
+    """What of a document comes back as it was sent, once it is known that it can be stored."""
+    if digest is not None and not isinstance(digest, str):
+        raise InvalidInput(f"document {document_id!r}: 'digest' must be a string, got {digest!r:.40}")
+    return {"digest": digest, "segment": _json(segment, f"document {document_id!r}: segment", 1)}
 
 
 def _vectors(passages: DocumentBatch, ids: Sequence[str], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -293,9 +309,11 @@ def _span(location: Any, text: str) -> tuple[int, int]:
         return 0, len(text)
     try:
         start, end = (int(value) for value in location)
-    except (TypeError, ValueError):
-        raise InvalidInput(f"a passage's location must be [start, end], got {location!r}") from None
-    return start, end
+        if max(abs(start), abs(end)) < _EXACT_INTEGER:
+            return start, end
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidInput(f"a passage's location must be [start, end], got {location!r:.60}")
 
 
 def _context(value: Any) -> str | None:
@@ -331,7 +349,7 @@ def _checked_tags(tags: dict[str, Any], document_id: str, most: int) -> dict[str
 def _json(value: Any, place: str, depth: int) -> Any:
     """The value as plain JSON types."""
     if depth > MAX_TAG_DEPTH:
-        raise InvalidInput(f"{place}: tags are nested deeper than {MAX_TAG_DEPTH} levels")
+        raise InvalidInput(f"{place}: values are nested deeper than {MAX_TAG_DEPTH} levels")
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int) and -_EXACT_INTEGER <= value < _EXACT_INTEGER:
@@ -342,7 +360,7 @@ def _json(value: Any, place: str, depth: int) -> Any:
         return {key: _json(item, f"{place}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_json(item, f"{place}[{index}]", depth + 1) for index, item in enumerate(value)]
-    raise InvalidInput(f"{place}: tags hold JSON values (finite numbers), not {type(value).__name__} {value!r:.40}")
+    raise InvalidInput(f"{place}: JSON values (finite numbers) can be stored, not {type(value).__name__} {value!r:.40}")
 
 
 # ---- passages to points ----

@@ -18,9 +18,7 @@ __all__ = ["MAX_CANDIDATES", "FusionParameters", "Mode", "SearchParameters"]
 
 Mode: TypeAlias = Literal["hybrid", "dense", "sparse"]
 
-MAX_LIMIT = 1000
-MAX_OFFSET = 1000
-MAX_CANDIDATES = MAX_LIMIT + MAX_OFFSET
+MAX_CANDIDATES = 2000
 _STAGE_CANDIDATES = 50
 """What a stage that changes the order gets to see at least; the first 50 hits are then stable under paging."""
 _PASSAGES = 5
@@ -90,8 +88,8 @@ class SearchParameters(BaseModel):
         diversity, aggregate, rerank: For the ranker.
     """
 
-    limit: int = Field(default=10, ge=1, le=MAX_LIMIT)
-    offset: int = Field(default=0, ge=0, le=MAX_OFFSET)
+    limit: int = Field(default=10, ge=1)
+    offset: int = Field(default=0, ge=0)
     filter: dict[str, Any] | None = None
     mode: Mode = "hybrid"
     passages: int | None = Field(default=None, ge=1, le=100)

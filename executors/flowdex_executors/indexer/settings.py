@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from flowdex_executors.indexer.limits import IndexLimits
 from flowdex_executors.indexer.server import ServerSettings
 
 __all__ = ["EdgeLocation", "IndexerSettings", "MemoryLocation", "ServerLocation"]
@@ -74,6 +75,7 @@ class IndexerSettings(BaseModel):
         max_passages: Most passages that one document may have. They are written in one piece, so that a document is
             never half replaced; the limit keeps that piece within what a server accepts.
         max_tag_bytes: Most bytes of a document's tags, as JSON: each of its passages holds them.
+        limits: How much a request may ask for: see `limits.py`.
         tag_indexes: How many tag fields get an index of their own, in the order in which they are first seen; filters
             on further fields work too, more slowly.
         exact_up_to: Up to how many passages a server compares a query with each vector; beyond, it may use its graph,
@@ -97,6 +99,7 @@ class IndexerSettings(BaseModel):
     retry_for: float = Field(default=10.0, ge=0)
     max_passages: int = Field(default=20_000, ge=1)
     max_tag_bytes: int = Field(default=65_536, ge=1)
+    limits: IndexLimits = IndexLimits()
     tag_indexes: int = Field(default=32, ge=0, le=256)
     exact_up_to: int = Field(default=100_000, ge=0)
     rrf_k: int = Field(default=60, ge=1)

@@ -28,9 +28,11 @@ from flowdex_executors.indexer.layout import FORMAT, Manifest
 __all__ = ["read_header", "read_snapshot", "write_snapshot"]
 
 _HEADER, _CHECKSUMS = "header.json", "checksums.json"
-_NAME = re.compile(r"\d+/shard/(?!.*\.\.)[A-Za-z0-9_./-]+")
+_NAME = re.compile(r"(?!.*\.\.)(?=.{1,1000}\Z)\d{1,9}/shard(/(?!\.(/|\Z))[A-Za-z0-9_.-]{1,255})+")
 _SIZE, _RANGES = "FLOWDEX.size", "FLOWDEX.ranges"
 _PIECE = 2**20
+# What reading a file of any bytes ends in: of tarfile, of json, of values of other types than they should have.
+_WRONG = (tarfile.TarError, ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, RecursionError)
 _MOST_JSON = 16 * 2**20
 _LARGEST_FILE = 2**40  # bytes, holes included; no shard has a file of that size
 
@@ -96,8 +98,12 @@ def read_snapshot(source: Path, target: Path | None, accept: Callable[[Manifest]
                 if member.name == _CHECKSUMS:
                     _compare(found, _read_json(tar, member)[0])
                     return manifest
+                if member.name in found:
+                    raise _damaged(f"{member.name!r} is in it twice")
                 found[member.name] = _unpack(tar, member, target)
-    except (tarfile.TarError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise _damaged("a name in it is that of a file and of a folder") from None
+    except _WRONG as error:
         if isinstance(error, FlowdexError):  # two of which are a ValueError, too
             raise
         raise _damaged(str(error)) from None
@@ -176,7 +182,7 @@ def read_header(source: Path) -> dict[str, Any]:
                 header = _read_json(tar, member)[0]
                 if isinstance(header, dict):
                     return header
-    except (tarfile.TarError, ValueError, EOFError) as error:
+    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
         raise InvalidInput(f"the file is not a snapshot of flowdex: {error}") from None
     raise InvalidInput("the file is not a snapshot of flowdex: it does not begin with a header")
 

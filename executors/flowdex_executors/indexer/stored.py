@@ -23,6 +23,7 @@ from flowdex.documents import DocumentBatch
 from flowdex.errors import InvalidInput, TooLarge, Unavailable
 from flowdex.fields import write_fields
 from flowdex_executors.indexer.collection import FIRST_PASSAGE, Collection, one_of
+from flowdex_executors.indexer.limits import IndexLimits
 from flowdex_executors.indexer.originals import fields_of, text_of
 from flowdex_executors.indexer.payload import (
     BEFORE,
@@ -38,7 +39,7 @@ from flowdex_executors.indexer.payload import (
 __all__ = ["CountParameters", "ReadParameters", "ScrollParameters", "get_documents", "scroll_documents"]
 
 MAX_PAGE = 1000
-MAX_IDS = 1000
+_DEFAULTS = IndexLimits()
 _PAGE_CHARACTERS = 8 * 2**20  # of a page's documents: in UTF-8 within what a message may have
 _ATTEMPTS = 5
 _KEYS = [DOCUMENT_ID, GENERATION, ORDINAL, ORIGINAL, TAGS, CONTEXT, BEFORE, "text", "start", "end"]
@@ -107,15 +108,17 @@ class _Cursor:
 # ---- by id ----
 
 
-async def get_documents(collection: Collection, ids: Sequence[str], wanted: ReadParameters) -> DocumentBatch:
+async def get_documents(
+    collection: Collection, ids: Sequence[str], wanted: ReadParameters, limits: IndexLimits = _DEFAULTS
+) -> DocumentBatch:
     """Read documents; those that are not there are passed over, the others keep the order of their ids.
 
     Raises:
         TooLarge: They are too many, or too long for one reply.
     """
     names = list(dict.fromkeys(ids))
-    if len(names) > MAX_IDS:
-        raise TooLarge(f"{len(names)} ids in one request, at most {MAX_IDS} are allowed; ask for fewer at a time")
+    if len(names) > limits.ids:
+        raise TooLarge(f"{len(names)} ids in one request are too many: {limits.remedy('ids')}; ask for fewer at a time")
     heads = await _heads(collection, names)
     if wanted.content and sum(map(_length, heads)) > _PAGE_CHARACTERS and len(heads) > 1:
         raise TooLarge(f"these {len(heads)} documents have more text than one reply holds; ask for fewer at a time")

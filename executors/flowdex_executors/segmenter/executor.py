@@ -211,7 +211,7 @@ class Segmenter(Executor):  # type: ignore[misc]  # jina is untyped
         """Cut one document, a batch of its own."""
         source = self._source(document)
         (own,) = document.column("segment")
-        if own is not None and own not in MODES:
+        if own is not None and not (isinstance(own, str) and own in MODES):
             raise InvalidInput(f"segment must be one of {', '.join(MODES)}, got {own!r:.60}")
         mode = own or mode
         if source is None:

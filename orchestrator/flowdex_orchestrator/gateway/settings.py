@@ -21,6 +21,7 @@ __all__ = ["IDEMPOTENT_ENDPOINTS", "LIVE", "ExecutorTarget", "GatewaySettings", 
 
 LIVE = frozenset(
     {
+        "max_fields",
         "max_in_flight",
         "max_parameter_bytes",
         "max_parameters",
@@ -96,13 +97,15 @@ class GatewaySettings:
         max_message_bytes: Largest request accepted, over gRPC or HTTP.
         max_reply_bytes: Largest reply that is taken from an executor. flowdex's own send 64 MiB at most.
         max_texts: Most texts or documents in one request.
+        max_fields: Most protobuf fields in the documents of one request: an empty value in a list is one, a text in a
+            dictionary four; however large a text or an array is. Each takes some 60 bytes of memory where it is read.
         max_text_characters: Longest text, in characters.
         max_parameters: Most parameters of one request.
         max_parameter_bytes: Most bytes that they take, serialised.
         max_connections: Most HTTP connections and WebSockets at the same time, and as many of gRPC; beyond, the HTTP
             connection that has been idle for longest is closed.
         max_headers: Most headers of an HTTP request.
-        max_header_bytes: Most bytes of them and of the URL.
+        max_header_bytes: Most bytes of them and of the URL; and of the header in a protobuf message.
         client_timeout: Seconds for which an HTTP client may keep the gateway waiting: for a request's head, for a body
             that does not get on, for taking the answer; 0 for ever.
         stream_window: Requests of one gRPC stream worked on at the same time.
@@ -128,9 +131,10 @@ class GatewaySettings:
     max_message_bytes: int = 64 * 1024 * 1024
     max_reply_bytes: int = 256 * 1024 * 1024
     max_texts: int = 65_536
+    max_fields: int = 2_000_000
     max_text_characters: int = 16 * 1024 * 1024
     max_parameters: int = 256
-    max_parameter_bytes: int = 4 * 1024 * 1024
+    max_parameter_bytes: int = 1024 * 1024
     max_connections: int = 4096
     max_headers: int = 128
     max_header_bytes: int = 65_536

@@ -103,6 +103,15 @@ def test_fields_with_a_vector_of_the_callers_own() -> None:
     assert not reply.nested("chunks")[0]
 
 
+@pytest.mark.parametrize("own", [np.ones(2, np.float32), ["sentence"], {"sentence": 1}, 7])
+def test_a_segment_of_any_type_is_refused_for_its_document(own: object) -> None:
+    batch = DocumentBatch.from_columns(ids=["a", "b"], texts=["One.", "Two."])
+    batch.select([1]).set_column("segment", [own])
+    errors = Segmenter().segment(docs=DocumentColumns(batch)).batch.column("error")
+    assert errors[0] is None
+    assert "segment must be one of" in errors[1]["message"]
+
+
 def test_the_document_decides_before_the_request_and_that_before_the_option() -> None:
     segmenter = Segmenter(mode="document", max_tokens=12)
     batch = DocumentBatch.from_columns(ids=["a", "b"], texts=["One. Two. Three.", "# One\n\nText.\n\n# Two\n\nMore."])

@@ -35,6 +35,7 @@ from flowdex_orchestrator.gateway.bert.frames import (
     vectors_reply,
 )
 from flowdex_orchestrator.gateway.bert.service import BertService
+from flowdex_orchestrator.gateway.seldom import SeldomLogger
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 __all__ = ["BertServer"]
@@ -60,6 +61,7 @@ class BertServer:
     def __init__(self, service: BertService, settings: GatewaySettings) -> None:
         self._service = service
         self._settings = settings
+        self._seldom = SeldomLogger(logger)
         self._context: zmq.asyncio.Context | None = None
         self._receiver: zmq.asyncio.Socket
         self._publisher: zmq.asyncio.Socket
@@ -138,7 +140,9 @@ class BertServer:
         address = read_address(frames)
         if address is None:
             self._slots.release()
-            logger.warning("dropped %d frames on the port of bert-as-service: no identity or request id", len(frames))
+            self._seldom.warning(
+                "dropped %d frames on the port of bert-as-service: no identity or request id", len(frames)
+            )
             return
         listens = self._is_subscribed(address.identity)
         task = asyncio.create_task(self._handle(address, frames) if listens else self._welcome(address, frames))
@@ -159,7 +163,7 @@ class BertServer:
     async def _welcome(self, address: Address, frames: list[bytes]) -> None:
         """Handle a request whose sender's subscription has not arrived: it comes over another connection."""
         if not await self._listens(address.identity):
-            logger.warning("dropped request %s of a client that does not listen to replies", address.request_id)
+            self._seldom.warning("dropped request %s of a client that does not listen to replies", address.request_id)
             return
         async with self._slots:
             await self._handle(address, frames)
@@ -181,7 +185,7 @@ class BertServer:
             request = read_request(frames)
             return await self._command(request) if request.command else await self._encode(request)
         except FlowdexError as error:
-            logger.warning("bert-as-service: %s: %s", error.name, error.message)
+            self._seldom.warning("bert-as-service: %s: %s", error.name, error.message)
             return error_reply(address, error)
         except Exception:  # the one place that turns the unknown into an incident
             logger.exception("a request of bert-as-service failed in the gateway")
@@ -193,7 +197,7 @@ class BertServer:
             return json_reply(request.address, self._service.config())
         if request.command == SHOW_STATUS:
             return json_reply(request.address, self._service.status(request.address.identity))
-        logger.warning("ignored a request to terminate: `flowdex down` stops a flow, its clients cannot")
+        self._seldom.warning("ignored a request to terminate: `flowdex down` stops a flow, its clients cannot")
         return None
 
     async def _encode(self, request: Request) -> Frames:

@@ -60,6 +60,8 @@ async def _bert_body(request: JsonRequest) -> dict[str, Any] | None:
 async def _encode(request: Request, body: dict[str, Any]) -> Response:
     gateway: Gateway = request.app.state.gateway
     try:
+        if isinstance(body["id"], (dict, list)):  # it is written back, which a value of any depth cannot be
+            raise InvalidInput("id: expected a string or a number")
         texts = check_texts(body["texts"])
         nested = [isinstance(text, list) for text in texts]
         if any(nested) and not (all(nested) and body.get("is_tokenized")):

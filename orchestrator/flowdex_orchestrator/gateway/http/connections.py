@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from flowdex_orchestrator.gateway.descriptors import most_connections
+from flowdex_orchestrator.gateway.seldom import SeldomLogger
 from flowdex_orchestrator.gateway.settings import GatewaySettings
 
 __all__ = ["BoundedProtocol", "Connections", "protocol_class"]
 
 _LEAST_RATE = 1024  # bytes a second of a body, once `client_timeout` has passed
+_NO_REQUEST = "Invalid HTTP request received."  # in uvicorn's words
 _SWEEPS = 4  # in the time of `client_timeout`
 
 
@@ -40,6 +43,7 @@ class Connections:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
+        self.logger = SeldomLogger(logging.getLogger("uvicorn.error"))
         self._most = most_connections(settings.max_connections)
         self.open: set[BoundedProtocol] = set()
         self._idle: dict[BoundedProtocol, None] = {}  # in the order in which they became so
@@ -97,6 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._heads = 0
         self._head_bytes = 0
+        self.logger = self.bounds.logger
         self._body_bytes = 0
         self._waited = 0.0
         self._unsent = 0
@@ -161,15 +166,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The request is answered."""
+        more = bool(self.pipeline)
         super().on_response_complete()
         self._waited = 0.0
-        if not self.pipeline:
+        if more:
+            return
+        if self.refusal is HTTPStatus.BAD_REQUEST:
+            super().send_400_response(_NO_REQUEST)
+        else:
             self.bounds.idle(self)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are no request, or one that is refused."""
+        """Answer bytes that are no request, or one that is refused; after the requests before it, if there are any."""
         if self.refusal is not None:
             self._refuse(self.refusal)
+        elif self._in_head and self.cycle is not None and not self.cycle.response_complete:
+            self.refusal = HTTPStatus.BAD_REQUEST
         else:
             super().send_400_response(msg)
 

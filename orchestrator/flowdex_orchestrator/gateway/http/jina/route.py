@@ -79,13 +79,14 @@ async def answer_jina(request: Request, body: dict[str, Any]) -> Response:
 def _with_header(body: dict[str, Any]) -> Any:
     """Problem documents that carry Jina's header too: its client reads the reason of a 503 or 504 there."""
     header = body.get("header")
-    request_id = header.get("request_id", header.get("requestId")) if isinstance(header, dict) else None
+    asked = header.get("request_id", header.get("requestId")) if isinstance(header, dict) else None
+    request_id = asked if isinstance(asked, str) else None  # whatever else it is, is never written back
 
     def shape(failure: Failure) -> Response:
         exception = {"name": failure.name, "args": [failure.detail]}
         status = {"code": pb.StatusProto.ERROR, "description": failure.detail, "exception": exception}
         more = {**failure.more, "header": {"request_id": request_id or "", "status": status}}
-        return problem_document(failure._replace(more=more), request_id if isinstance(request_id, str) else None)
+        return problem_document(failure._replace(more=more), request_id)
 
     return shape
 
