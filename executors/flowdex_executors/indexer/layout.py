@@ -230,8 +230,8 @@ class IndexFolder:
         before = self.get(name)
         try:
             (self.path / name).mkdir(exist_ok=True)
-            write_atomically(self.path / name / _MANIFEST, json.dumps(manifest.to_json(), indent=1).encode())
             sync_directory(self.path)
+            write_atomically(self.path / name / _MANIFEST, json.dumps(manifest.to_json(), indent=1).encode())
         except OSError as error:
             raise disk_error(error, self.path) from None
         self._manifests[name] = manifest

@@ -100,12 +100,9 @@ def add(
     from pydantic import ValidationError
 
     from flowdex.errors import ConfigurationError
-    from flowdex_orchestrator.access.keys import Key, digest_of, key_id, new_token, read_keys, write_keys
+    from flowdex_orchestrator.access.keys import Key, changing, digest_of, key_id, new_token, read_keys, write_keys
 
     path = _locate(flow_file, key_file)
-    known = read_keys(path) if path.exists() else []
-    if any(key.name == name for key in known):
-        raise ConfigurationError(f"{path} has a key {name!r} already; remove it first, or choose another name")
     token = new_token()
     now = datetime.now(timezone.utc).replace(microsecond=0)
     fields: dict[str, Any] = {
@@ -126,7 +123,11 @@ def add(
         first = error.errors(include_url=False)[0]
         place = "".join(f"{part}: " for part in first["loc"])
         raise ConfigurationError(f"{place}{first['msg'].removeprefix('Value error, ')}") from None
-    write_keys(path, [*known, key])
+    with changing(path):
+        known = read_keys(path) if path.exists() else []
+        if any(key.name == name for key in known):
+            raise ConfigurationError(f"{path} has a key {name!r} already; remove it first, or choose another name")
+        write_keys(path, [*known, key])
     click.echo(f"{name}: a key of {path}. It is shown this once; only its hash is kept.", err=True)
     click.echo(token)
 
@@ -182,15 +183,16 @@ def remove(name: str, *, flow_file: Path | None, key_file: Path | None) -> None:
       flowdex keys remove website
     """  # noqa: D301 - click's mark for lines to keep
     from flowdex.errors import NotFound
-    from flowdex_orchestrator.access.keys import read_keys, write_keys
+    from flowdex_orchestrator.access.keys import changing, read_keys, write_keys
 
     path = _locate(flow_file, key_file)
-    found = read_keys(path)
-    kept = [key for key in found if key.name != name]
-    if len(kept) == len(found):
-        names = ", ".join(key.name for key in found) or "none"
-        raise NotFound(f"{path} has no key {name!r}; there are {names}")
-    write_keys(path, kept)
+    with changing(path):
+        found = read_keys(path)
+        kept = [key for key in found if key.name != name]
+        if len(kept) == len(found):
+            names = ", ".join(key.name for key in found) or "none"
+            raise NotFound(f"{path} has no key {name!r}; there are {names}")
+        write_keys(path, kept)
     click.echo(f"{name} is removed from {path}.")
 
 

@@ -8,6 +8,8 @@ and long, so a plain hash is enough: there is nothing to guess (NIST SP 800-63B,
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -17,7 +19,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,7 +30,7 @@ from flowdex.errors import ConfigurationError
 from flowdex.formats import refuse_newer
 from flowdex_orchestrator.access.roles import Role
 
-__all__ = ["Key", "KeyFile", "digest_of", "key_id", "new_token", "read_keys", "write_keys"]
+__all__ = ["Key", "KeyFile", "changing", "digest_of", "key_id", "new_token", "read_keys", "write_keys"]
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +183,26 @@ def write_keys(path: Path, keys: list[Key]) -> None:
         raise ConfigurationError(f"the key file {path} cannot be written: {reason}") from None
 
 
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Read, change and write a key file as one: of two commands at once, one would bring back what the other removed.
+
+    Raises:
+        ConfigurationError: Its folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)  # the file itself is another one after each change
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"the key file {path} cannot be written: {reason}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 class KeyFile:
     """The keys of a file that may change while it is used.
 
@@ -193,9 +215,9 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._seen = _stamp(path)  # before it is read: a change in between is seen at the next look
         self._keys = {key.id: key for key in read_keys(path)}
         self._warn_if_readable_by_others()
-        self._seen = _stamp(path)
         self._looked = time.monotonic()
 
     def keys(self) -> Mapping[str, Key]:

@@ -6,6 +6,7 @@ import json
 import logging
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from flowdex.errors import ConfigurationError
-from flowdex_orchestrator.access.keys import Key, KeyFile, digest_of, key_id, new_token, read_keys, write_keys
+from flowdex_orchestrator.access.keys import Key, KeyFile, changing, digest_of, key_id, new_token, read_keys, write_keys
 from flowdex_orchestrator.access.roles import Role
 
 
@@ -149,3 +150,17 @@ def test_a_newer_file_is_told_from_a_damaged_one(tmp_path: Path) -> None:
     path.write_text(json.dumps({**content, "version": "x"}))
     with pytest.raises(ConfigurationError, match="damaged"):
         read_keys(path)
+
+
+def test_changes_at_once_lose_none(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "keys.json"
+
+    def add(number: int) -> None:
+        with changing(path):
+            known = read_keys(path) if path.exists() else []
+            time.sleep(0.01)  # long enough for the others to have read the same
+            write_keys(path, [*known, make_key(f"key-{number}")[1]])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(add, range(6)))
+    assert {each.name for each in read_keys(path)} == {f"key-{number}" for number in range(6)}
