@@ -27,12 +27,14 @@ class Traits:
         embedded: Whether its data live in its own process, so that there cannot be two of it.
         tenants: Whether it keeps the documents of tenants apart, or keeps none.
         exchange: Whether its calls may share one stream (`wire.EXCHANGE`), which is its worker's doing.
+        local_socket: Where that stream is to be had on the worker's own machine (`local_socket`); empty for nowhere.
     """
 
     splittable: frozenset[str] = frozenset()
     embedded: bool = False
     exchange: bool = False
     tenants: bool = False
+    local_socket: str = ""
 
     @classmethod
     def of(cls, executor: Any) -> Traits:
@@ -53,6 +55,7 @@ class Traits:
             "embedded": self.embedded,
             "exchange": self.exchange,
             "tenants": self.tenants,
+            "local_socket": self.local_socket,
         }
         return ((_KEY, json.dumps(traits)),)
 
@@ -69,6 +72,7 @@ class Traits:
                         found["embedded"] is True,
                         exchange=found.get("exchange") is True,
                         tenants=found.get("tenants") is True,
+                        local_socket=str(found.get("local_socket", "")),
                     )
                 except (ValueError, TypeError, KeyError, AttributeError):
                     return NO_TRAITS

@@ -12,8 +12,9 @@ import pytest
 from chaos import clients, clock, disk, documents, processes, remote, replicas  # noqa: F401 - they register themselves
 from chaos.faults import FAULTS, Setting, Skipped
 
-# These have tests of their own, which take less time: test_*_killed.py here, and worker/test_worker_stopped.py.
-ELSEWHERE = {"kill", "resume", "stop"}
+# These have tests of their own, which take less time: test_*_killed.py here, and of the integration tests
+# worker/test_worker_stopped.py and test_hostile_connections.py.
+ELSEWHERE = {"kill", "resume", "stop", "slow-client", "idle-connections"}
 
 
 @pytest.mark.timeout(240)

@@ -241,6 +241,25 @@ def test_the_page_asks_for_a_key_and_forgets_it_with_the_tab(guarded: Guarded, o
     other.close()
 
 
+def test_the_documents_of_the_api_take_a_key(guarded: Guarded, open_page: Pages) -> None:
+    page = open_page(f"{guarded.flow.http_url}/docs")
+    route = page.locator("details").filter(has=page.locator("summary code", has_text="/count")).first
+    route.locator("summary").click()
+    command, answer = route.locator("pre").first, route.locator("pre").nth(1)
+    assert "authorization" not in command.inner_text()
+    route.get_by_role("button", name="Send").click()
+    answer.get_by_text("401").wait_for()
+    watch = watch_of(page)
+    assert all("401" in each for each in watch.complaints), watch.complaints
+    watch.complaints.clear()
+    page.get_by_label("API key").fill(guarded.tokens["acme"])
+    assert '"authorization: Bearer $FLOWDEX_API_KEY"' in command.inner_text()
+    route.get_by_role("button", name="Send").click()
+    answer.get_by_text("200").wait_for()
+    open_page.screenshot(page, "docs-with-a-key")
+    assert guarded.tokens["acme"] not in page.content()
+
+
 def test_secrets_are_in_no_output(guarded: Guarded) -> None:
     """After all of the above: logs, state, status, metrics, errors and the titles of processes."""
     secrets = set(guarded.tokens.values())

@@ -22,6 +22,7 @@ from websockets.exceptions import InvalidStatus
 from flowdex import AsyncClient, wire
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, Overloaded, PermissionDenied, Unauthenticated
+from flowdex.proto import flowdex_pb2 as pb
 from flowdex_orchestrator.access import Guard, Role, guard_of
 from flowdex_orchestrator.access.keys import Key, digest_of, key_id, new_token, write_keys
 from flowdex_orchestrator.gateway.server import Gateway
@@ -271,6 +272,23 @@ async def test_limits_of_a_key_leave_the_others_alone(keys: Keys) -> None:
         assert await call(flow, "/encode", narrow) == ["a"]
 
 
+async def test_a_stream_that_is_refused_is_no_request_that_took_time(keys: Keys) -> None:
+    """As a call that is: it is counted, by its error, and stands in no duration."""
+    slow = keys.add("slow", "search", rate=0.001, burst=1)
+    async with guarded(keys) as flow:
+        method = flow.channel.unary_stream(wire.STREAM_DOC)
+        request = pb.SingleDocumentRequestProto(header=pb.HeaderProto(exec_endpoint="/encode")).SerializeToString()
+        metadata = (("authorization", f"Bearer {slow}"),)
+        assert len([reply async for reply in method(request, timeout=10, metadata=metadata)]) == 3
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            _ = [reply async for reply in method(request, timeout=10, metadata=metadata)]
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        metrics = flow.gateway.router.metrics
+        assert metrics.endpoints["/encode"].summary()["count"] == 1
+        text = (await flow.http.get("/metrics", headers=bearer(keys.tokens["prometheus"]))).text
+        assert 'flowdex_request_errors_total{endpoint="/encode",type="Overloaded"} 1.0' in text
+
+
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 async def test_the_client_sends_its_key(keys: Keys, scheme: str) -> None:
     async with guarded(keys) as flow:
@@ -288,6 +306,38 @@ async def test_the_client_sends_its_key(keys: Keys, scheme: str) -> None:
             await client.encode(["a"])
             with pytest.raises(Overloaded, match="rate of its key"):
                 await client.encode(["a"])
+
+
+async def test_refusals_are_counted_without_labels_of_strangers(keys: Keys) -> None:
+    slow = keys.add("slow", "search", rate=0.001, burst=1)
+    async with guarded(keys) as flow:
+        async with AsyncClient(f"http://127.0.0.1:{flow.ports['http']}", api_key=slow) as client:
+            await client.encode(["a"])
+        encode, body = "/encode", {"texts": ["a"]}
+        for path, token, status in (
+            (encode, "wrong", 401),
+            (encode, keys.tokens["indexer"], 403),
+            (encode, slow, 429),
+            *((f"/made-up-{number}", "wrong", 401) for number in range(150)),
+        ):
+            assert (await flow.http.post(path, json=body, headers=bearer(token))).status_code == status
+        assert await refused(flow, encode, "wrong") is grpc.StatusCode.UNAUTHENTICATED
+        text = (await flow.http.get("/metrics", headers=bearer(keys.tokens["prometheus"]))).text
+    for endpoint, status, count in ((encode, 401, 1), (encode, 403, 1), (encode, 429, 1), ("other", 401, 151)):
+        assert f'flowdex_requests_total{{endpoint="{endpoint}",status="{status}"}} {count}.0' in text
+    assert f'flowdex_request_errors_total{{endpoint="{encode}",type="PermissionDenied"}} 1.0' in text
+    assert "made-up" not in text
+
+
+@pytest.mark.parametrize("with_keys", [True, False])
+async def test_the_document_says_where_the_key_goes(keys: Keys, with_keys: bool) -> None:
+    async with guarded(keys) if with_keys else serving(executor()) as flow:
+        document = (await flow.http.get("/openapi.json")).json()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"] | {"description": ""} == {"type": "http", "scheme": "bearer", "description": ""}
+    ways: list[dict[str, Any]] = [{"bearer": []}, {"header": []}]
+    assert document["paths"]["/encode"]["post"]["security"] == ways + ([] if with_keys else [{}])
+    assert "security" not in document["paths"]["/health/ready"]["get"]
 
 
 async def test_without_keys_nothing_listens_beyond_this_machine(keys: Keys) -> None:

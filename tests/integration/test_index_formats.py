@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from old_versions import FLAT_INDEX, OldVersion
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, InvalidInput, Unavailable
 from flowdex_executors import DocumentColumns, QdrantIndexer
-from flowdex_executors.indexer import migration
+from flowdex_executors.indexer import files, migration
 from flowdex_executors.indexer.snapshots import read_header
 
 DIMENSIONS, COUNT = 8, 30
@@ -168,6 +169,25 @@ async def test_what_cannot_be_migrated_is_as_it_was(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigurationError, match=r"has 1 shards, but uses_with.shards .* is 2"):
         await found(folder, shards=2)
     assert await found(folder) == WHOLE
+
+
+async def test_a_disk_that_fails_once_the_new_files_have_been_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`collection.json` names the new files, and only its flush fails: they are the collection, and must stay."""
+    folder = flat(tmp_path / "index")
+
+    def named(path: Path) -> None:
+        if (path / "collection.json").exists():
+            raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_directory", named)
+        with pytest.raises(Unavailable):
+            await found(folder)
+    assert (folder / "flowdex" / "collection.json").exists()
+    assert await found(folder) == WHOLE
+    assert not (folder / "flowdex" / "shard").exists()
 
 
 async def test_a_newer_folder_is_refused_and_not_touched(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pytest
 from flowdex.documents import DocumentBatch
 from flowdex.errors import ConfigurationError, Conflict, InvalidInput, NotFound
 from flowdex_executors import DocumentColumns, QdrantIndexer
-from flowdex_executors.indexer import backup
-from flowdex_executors.indexer.files import sync_tree
+from flowdex_executors.indexer import backup, layout
+from flowdex_executors.indexer.files import sync_tree, write_atomically
 
 DIMENSIONS = 8
 
@@ -208,3 +209,37 @@ async def test_what_is_restored_is_on_disk_before_it_counts(
     monkeypatch.setattr(backup, "sync_tree", flush)
     await send(indexer, content)
     assert [path.name for path in flushed] == [json.loads(manifest.read_text())["data"]]
+
+
+async def test_a_caller_that_goes_away_at_the_last_moment_leaves_a_whole_index(
+    indexer: QdrantIndexer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow, and the caller gone, while the manifest is written: what it names is there."""
+    await indexer.index(DocumentColumns(documents(10, seed=1)))
+    content = await fetch(indexer)
+    await indexer.index(DocumentColumns(documents(10, seed=2)))
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(path: Path, content: bytes) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        time.sleep(0.5)
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "write_atomically", slow)
+        restoring = asyncio.create_task(send(indexer, content))
+        await begun.wait()
+        restoring.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await restoring
+        await asyncio.sleep(1.0)
+    assert await seeds(indexer) == {1}
+    shards = (await indexer.status())["shards"]
+    indexer.close()
+    again = QdrantIndexer(uri=f"edge://{tmp_path}/index", shards=shards, retry_for=0)
+    try:
+        assert await seeds(again) == {1}
+    finally:
+        again.close()
+    assert len(list((tmp_path / "index" / "flowdex").glob("data-*"))) == 1, "the old data are still there"

@@ -132,11 +132,16 @@ async def test_a_replica_that_fails_ends_it_and_the_next_reload_goes_on(folder: 
     async with load(folder.port) as callers:
         before = folder.pids()
         edit(folder, "mark: one", "mark: bad")
+        edit(folder, "executors:", "gateway: {uses_with: {max_in_flight: 1}}\nexecutors:")
         done = await asyncio.to_thread(folder.run, "reload", "--no-check")
         assert done.returncode == 1
         assert "nothing has changed: encoder serves as before" in done.stderr
         assert folder.pids() == before and folder.ps()["file_changed"] is True
-        edit(folder, "mark: bad", "mark: two")
+        await asyncio.sleep(0.3)  # in which `load` would be refused, had the gateway changed: 8 callers, 1 place
+        edit(folder, "mark: bad", "mark: one")
+        edit(folder, "gateway: {uses_with: {max_in_flight: 1}}\n", "")
+        assert await reloaded(folder) == "Nothing to do: the flow is what its file says.\n"
+        edit(folder, "mark: one", "mark: two")
         await reloaded(folder)
         await callers.served_by(*folder.pids())
         callers.marks.clear()

@@ -130,6 +130,21 @@ def test_a_search_is_one_trace_under_its_callers(flow: RunningFlow, receiver: Re
     assert not any(SECRET.encode() in body for body in receiver.bodies), "spans have no texts"
 
 
+def test_what_an_executor_asks_its_own_flow_is_in_the_same_trace(flow: RunningFlow, receiver: Receiver) -> None:
+    trace = TRACE.replace("0a", "0e", 1)
+    body = {"query": SECRET, "rerank": "late_interaction"}
+    assert post(flow, "/search", body, traceparent=f"00-{trace}-{PARENT}-01").status_code == 200
+
+    def spans(name: str) -> list[Any]:
+        return [span for _, span in receiver.of(trace) if span.name == name]
+
+    eventually(lambda: spans("ranker") and spans("/encode") and len(spans("encoder")) >= 2)
+    (ranker,), (asked, *_) = spans("ranker"), spans("/encode")
+    assert asked.parent_span_id == ranker.span_id
+    (call,) = (each for each in spans("call encoder") if each.parent_span_id == asked.span_id)
+    assert [each for each in spans("encoder") if each.parent_span_id == call.span_id]
+
+
 def test_errors_and_unsampled_requests(flow: RunningFlow, receiver: Receiver) -> None:
     trace = TRACE.replace("0a", "0b", 1)
     wrong = {"texts": ["a"], "parameters": {"truncation": "in the middle"}}

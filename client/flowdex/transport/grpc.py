@@ -39,6 +39,7 @@ from flowdex.proto import flowdex_pb2 as pb
 from flowdex.ranking import RankedText
 from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.stored import Page, StoredDocument, from_batch
+from flowdex.trace_context import carried
 from flowdex.transport import IndexReply, SearchReply
 from flowdex.transport.handshake import explain_handshake
 from flowdex.transport.target import Target
@@ -283,7 +284,7 @@ class GrpcTransport:
         connection = self._take()
         try:
             method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = connection.channel.unary_unary(path)
-            call = method.future(request, timeout=timeout, metadata=self._metadata)
+            call = method.future(request, timeout=timeout, metadata=(*self._metadata, *carried()))
             call.add_done_callback(wake)
             try:
                 await done.wait()

@@ -34,6 +34,7 @@ from flowdex.results import ExecutorStatus, FlowStatus, Hit, Passage, Span
 from flowdex.searching import SEARCH_FIELDS
 from flowdex.stored import Page, StoredDocument, from_json
 from flowdex.timeouts import within
+from flowdex.trace_context import carried
 from flowdex.transport import IndexReply, SearchReply
 from flowdex.transport.handshake import explain_handshake
 from flowdex.transport.http_encode import encode_body, write_reply
@@ -226,7 +227,9 @@ class HttpTransport:
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
     ) -> httpx.Response:
-        headers = {} if timeout is None else {"x-request-timeout-ms": str(max(1, int(timeout * 1000)))}
+        headers = dict(carried())
+        if timeout is not None:
+            headers["x-request-timeout-ms"] = str(max(1, int(timeout * 1000)))
         client = self._open()
         self._renew()
         try:

@@ -91,7 +91,6 @@ async def restore_backup(
         manifest = replace(await asyncio.to_thread(read_snapshot, path, staging, check), data=name)
         await _check_opens(shards, collection, manifest)
         await asyncio.to_thread(sync_tree, staging)  # the old data go next: the new ones must outlive the machine
-        return await asyncio.to_thread(shards.folder.put, collection, manifest)
     except BaseException as error:
         rejected = Manifest(shards.count, name, {}, {})
         for number in range(shards.count):
@@ -100,6 +99,8 @@ async def restore_backup(
         if isinstance(error, OSError):
             raise disk_error(error, shards.folder.path) from None
         raise
+    # A caller that goes away now does not stop the thread, which names the new data: from here on they stay.
+    return await asyncio.to_thread(shards.folder.put, collection, manifest)
 
 
 async def _check_opens(shards: Shards, collection: str, manifest: Manifest) -> None:

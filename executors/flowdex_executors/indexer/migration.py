@@ -59,12 +59,12 @@ def migrate(folder: IndexFolder, name: str) -> None:
             shutil.copyfile(collection / "redo", target / "redo")
         points = _open(folder, f"{name}/{data}/0")
         sync_tree(collection / data)
-        folder.put(name, manifest)
     except BaseException as error:
         shutil.rmtree(collection / data, ignore_errors=True)
         if isinstance(error, OSError):
             raise disk_error(error, folder.path) from None
         raise
+    folder.put(name, manifest)  # may have named the new files although it fails, so that they stay from here on
     remove_flat(collection)
     _log.warning("the collection %s is migrated: %d points", name, points)
 

@@ -173,7 +173,7 @@ class GrpcServer:
             return method
 
         async def guarded(request: bytes, context: Context) -> bytes:
-            await _identify(guard, context)
+            await self._identify(guard, context)
             return await method(request, context)
 
         return guarded
@@ -185,11 +185,19 @@ class GrpcServer:
             return method
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[bytes]:
-            await _identify(guard, context)
+            await self._identify(guard, context)
             async for reply in method(request, context):
                 yield reply
 
         return guarded
+
+    async def _identify(self, guard: Guard, context: Context) -> None:
+        """Note who calls, for the router; a caller without a key is refused here, whatever it asks for."""
+        try:
+            CALLER.set(guard.identify(_token(context)))
+        except FlowdexError as error:
+            self._router.metrics.deny("", error)
+            await _abort(context, error)
 
     # ---- requests ----
 
@@ -256,14 +264,6 @@ def _try_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
-
-
-async def _identify(guard: Guard, context: Context) -> None:
-    """Note who calls, for the router; a caller without a key is refused here."""
-    try:
-        CALLER.set(guard.identify(_token(context)))
-    except FlowdexError as error:
-        await _abort(context, error)
 
 
 def _token(context: Context) -> str | None:

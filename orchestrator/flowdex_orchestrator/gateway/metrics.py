@@ -5,7 +5,8 @@ Router --end of each call-----> Metrics.observe_call --> the same by executor
 GET /metrics --> Metrics.expose ----------------------> those, and what pools and executors are like at this moment
 /status      --> Metrics.endpoints, Metrics.executors
 
-flowdex_requests_total{endpoint, status}              by HTTP status, also of gRPC; 429: refused for overload
+flowdex_requests_total{endpoint, status}              by HTTP status, also of gRPC; 429: refused for overload or a
+                                                      key's limits, 401 and 403: by its key
 flowdex_request_errors_total{endpoint, type}          those that ended with an error, by its class in flowdex.errors
 flowdex_request_duration_seconds{endpoint}            histogram
 flowdex_requests_in_flight
@@ -87,6 +88,15 @@ class Metrics:
     def refuse(self, endpoint: str, error: FlowdexError) -> None:
         """Count a request that was turned away unread; it took no time worth a place among those that did."""
         self._count(endpoint, error.status.http, error)
+
+    def deny(self, endpoint: str, error: FlowdexError) -> None:
+        """Count a request that was turned away before it was known to be anybody's: 401, 403, 429 of a key's limit.
+
+        Args:
+            endpoint: What it named; `other` where nobody who was let in has asked for it, since anybody can name much.
+            error: Why.
+        """
+        self._count(endpoint if endpoint in self.endpoints else OTHER, error.status.http, error)
 
     def _count(self, endpoint: str, status: int, error: BaseException | None) -> str:
         """Count a request; returns the label of its endpoint."""

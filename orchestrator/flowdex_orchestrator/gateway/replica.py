@@ -89,6 +89,7 @@ class Replica:
         "_exchange",
         "_generation",
         "_hop",
+        "_largest",
         "_load",
         "_on_change",
         "_options",
@@ -126,6 +127,7 @@ class Replica:
         self._pause = _FIRST_PAUSE
         self._aside = _FIRST_ASIDE
         self._ready_since = 0.0
+        self._largest = largest
         self._options = (*_CHANNEL_OPTIONS, ("grpc.max_receive_message_length", largest))
         self._retired: set[asyncio.Task[None]] = set()
         self._connect(hop.generation, hop.channel(address, self._options))
@@ -136,7 +138,7 @@ class Replica:
         self._channel = channel
         # No serialisers: what goes in and comes out are the bytes of the messages.
         self._process: _Unary = self._channel.unary_unary(wire.PROCESS_SINGLE_DATA)
-        self._exchange = Exchange(self._channel)
+        self._exchange = Exchange(self._channel, largest=self._largest)
         self.stream: _Stream = self._channel.unary_stream(wire.STREAM_DOC)
         self._discover: _Unary = self._channel.unary_unary(wire.ENDPOINT_DISCOVERY)
         self._load = load_method(self._channel)
@@ -239,6 +241,7 @@ class Replica:
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     self._down(reason_of(error))
+                    self._exchange.lose(reason_of(error))
                 elif not self.ready and not self.failure:
                     self.failure = "does not answer"
             except asyncio.TimeoutError:
@@ -258,6 +261,8 @@ class Replica:
                     discovery: Any = self._discover(b"", timeout=_ANSWER_SECONDS)
                     self.endpoints = pb.EndpointsProto.FromString(await discovery)
                     self.traits = Traits.from_metadata(await discovery.trailing_metadata())
+                    if self._hop.files is None:
+                        self._exchange.prefer_local(self.traits.local_socket)
                     self._up()
                 response = await call.read()
         finally:

@@ -1,13 +1,9 @@
 """A request's way through the flow: from the bytes that came in to the bytes that go out.
 
-    bytes --split--> header --plan--> call --bytes--> call --bytes--> call --> + parameters, routes --> bytes
-                                        (documents are never parsed, except to merge the replies of branches)
+    bytes --split--> header --admit, plan--> PlanRunner: calls --> + parameters, routes --> bytes
 
-A reply is laid out like a request, so the reply of one executor is the next one's request. The caller's parameters
-reach every executor unchanged, save what Jina's rules address to one executor alone; what executors return as
-dictionaries is gathered under `parameters["__results__"]`. The first reply that carries an error is the answer.
-
-A large request is divided between the replicas of an executor that allows it (`splitting`); each part is a call.
+The caller's parameters reach every executor unchanged, save what Jina's rules address to one executor alone; what
+executors return as dictionaries is gathered under `parameters["__results__"]`.
 """
 
 from __future__ import annotations
@@ -15,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,10 +25,9 @@ from flowdex.errors import (
     PermissionDenied,
     TooLarge,
 )
-from flowdex.merge import merge_documents
 from flowdex.priority import Priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex.wire import ERROR, RESULTS_KEY, documents_of, error_of, read_request, struct_from_dict
+from flowdex.wire import ERROR, RESULTS_KEY, error_of, struct_from_dict
 from flowdex_orchestrator.access.guard import FREE, Grant, Guard
 from flowdex_orchestrator.access.tenants import check_executors, pin
 from flowdex_orchestrator.gateway.exchange import Metadata
@@ -48,14 +41,14 @@ from flowdex_orchestrator.gateway.limits import (
 )
 from flowdex_orchestrator.gateway.metrics import Metrics
 from flowdex_orchestrator.gateway.old_documents import downgrade, is_old, upgrade
-from flowdex_orchestrator.gateway.parameters import is_specific, specific_to
+from flowdex_orchestrator.gateway.parameters import is_specific
+from flowdex_orchestrator.gateway.plan_runner import ASIDE, Message, PlanRunner, Request, parameters_of
 from flowdex_orchestrator.gateway.profiling import ENCODE, PROFILE, as_encode
 from flowdex_orchestrator.gateway.replicas import ReplicaPool
 from flowdex_orchestrator.gateway.settings import GatewaySettings
-from flowdex_orchestrator.gateway.splitting import count_documents, cut, join, worth_cutting
-from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Step, Topology
-from flowdex_orchestrator.gateway.trail import Call, SlowLog, Trail
-from flowdex_orchestrator.gateway.waiting import Admission, Backlog
+from flowdex_orchestrator.gateway.topology import GATEWAY, Plan, Topology
+from flowdex_orchestrator.gateway.trail import SlowLog, Trail
+from flowdex_orchestrator.gateway.waiting import Admission
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.observability.tracing import Tracing
@@ -64,12 +57,9 @@ __all__ = ["Reply", "Router"]
 
 logger = logging.getLogger(__name__)
 
-_RESULTS_MARK = RESULTS_KEY.encode()
 _REINDEX_MARK = b"reindex"  # the parameter of /index that makes it a step of reindexing
 _CACHED_PLANS = 1024
 STATUS_ENDPOINT = "/status"
-_CUT_ASIDE = 1 << 20  # bytes: a larger message is cut in a thread
-_COUNTED = 1 << 18  # bytes: of a larger request the documents are not counted on the way
 
 
 class Reply(NamedTuple):
@@ -77,42 +67,6 @@ class Reply(NamedTuple):
 
     data: bytes
     is_error: bool
-
-
-class _Message(NamedTuple):
-    """A request or reply on its way.
-
-    Attributes:
-        frame: Its fields.
-        data: The serialised whole, None where it has to be joined first.
-        is_error: Whether its header carries an error.
-    """
-
-    frame: Frame
-    data: bytes | None
-    is_error: bool = False
-
-
-class _Failed(Exception):
-    """Ends the branches of a request at once: one of them was answered with an error."""
-
-    def __init__(self, reply: _Message, reason: str) -> None:
-        super().__init__(reason)
-        self.reply = reply
-
-
-@dataclass
-class _Request:
-    """What the steps of one request share."""
-
-    endpoint: str
-    asked: bytes  # the parameters, serialised, as the caller sent them
-    parameters: bytes  # the same with what the gateway adds
-    specific: Struct | None  # parsed, when some of them are addressed to one executor
-    deadline: float | None
-    idempotent: bool
-    bulk: bool
-    trail: Trail
 
 
 class Router:
@@ -138,8 +92,9 @@ class Router:
         tracing: Tracing | None = None,
     ) -> None:
         self.in_flight = 0
-        self._backlogs = {name: Backlog(partial(_ready_count, pools, name)) for name in topology.executors}
-        self.admission = Admission(settings, self._backlogs)
+        self.metrics = Metrics()
+        self._runner = PlanRunner(topology.executors, pools, settings, self.metrics)
+        self.admission = Admission(settings, self._runner.backlogs)
         self._topology = topology
         self._pools = pools
         self._settings = settings
@@ -147,13 +102,12 @@ class Router:
         self._tracing = tracing
         self._slow = SlowLog(settings.slow_request_ms)
         self._plans: dict[tuple[str, str], Plan] = {}
-        self._floating: set[asyncio.Task[_Message]] = set()
-        self.metrics = Metrics()
         self._own: dict[str, Callable[[], Awaitable[Mapping[str, Any]]]] = {}
 
     def configure(self, settings: GatewaySettings) -> None:
         """Go by other limits from the next request on; see `Gateway.configure`."""
         self._settings = settings
+        self._runner.configure(settings)
         self.admission.configure(settings)
 
     def answer(self, endpoint: str, results: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
@@ -196,8 +150,8 @@ class Router:
             FlowdexError: The gateway's own verdict: `TooLarge`, `Overloaded`, `NotFound`, `Unavailable`, ...
         """
         bulk = self._admit(data, metadata)
-        self.in_flight += 1
         trail = Trail(metadata, self._tracing)
+        self.in_flight += 1
         endpoint, begun, grant = "", False, FREE
         ended: BaseException | None = None
         try:
@@ -228,9 +182,8 @@ class Router:
             parameters = self._pinned(plan, endpoint, frame.parameters, head.parameters, grant)
             specific = head.parameters if parameters and is_specific(head.parameters, self._pools) else None
             idempotent = endpoint in self._settings.idempotent_endpoints
-            request = _Request(endpoint, frame.parameters, parameters, specific, deadline, idempotent, bulk, trail)
-            run = self._run_chain if plan.chain is not None else self._run_graph
-            answer = await run(plan, _Message(frame, data), request)
+            request = Request(endpoint, frame.parameters, parameters, specific, deadline, idempotent, bulk, trail)
+            answer = await self._runner.run(plan, Message(frame, data), request)
             if answer.is_error:
                 ended = error_of(answer.frame.header_only().header)
             frame = answer.frame
@@ -288,11 +241,10 @@ class Router:
             FlowdexError: As `handle`.
         """
         bulk = self._admit(data, metadata)
-        self.in_flight += 1
         trail = Trail(metadata, self._tracing)
-        endpoint = ""
+        self.in_flight += 1
+        endpoint, begun, grant = "", False, FREE
         ended: BaseException | None = None
-        grant = FREE
         try:
             frame = split(data)
             head = self._head(frame)
@@ -306,8 +258,9 @@ class Router:
             plan = await self._plan(endpoint, head.header.target_executor, deadline)
             executor = plan.steps[0].executor
             self.admission.check_wait(plan, bulk, deadline)
+            begun = True
             if is_specific(head.parameters, self._pools):
-                data = frame._replace(parameters=_parameters_of(executor, head.parameters)).join()
+                data = frame._replace(parameters=parameters_of(executor, head.parameters)).join()
             onward, span = trail.hop(executor, len(data))
             try:
                 async for reply in self._pools[executor].stream(data, deadline=deadline, metadata=onward):
@@ -321,7 +274,7 @@ class Router:
         finally:
             self.in_flight -= 1
             grant.leave()
-            self._note(trail, endpoint, ended, True)
+            self._note(trail, endpoint, ended, begun)
             del ended  # an error holds this frame, which must not hold it
 
     # ---- before ----
@@ -373,130 +326,6 @@ class Router:
             self._plans[endpoint, target] = plan
         return plan
 
-    # ---- on the way ----
-
-    async def _run_chain(self, plan: Plan, message: _Message, request: _Request) -> _Message:
-        for step in plan.steps:
-            message = await self._call(step.executor, message, request)
-            if message.is_error:
-                break
-        return message
-
-    async def _run_graph(self, plan: Plan, message: _Message, request: _Request) -> _Message:
-        tasks: list[asyncio.Task[_Message]] = []
-
-        async def run(step: Step) -> _Message:
-            inputs = [await asyncio.shield(tasks[source]) for source in step.sources]
-            reply = await self._call(step.executor, await _merge(inputs) if inputs else message, request)
-            if reply.is_error:
-                raise _Failed(reply, f"executor {step.executor!r} answered with an error")
-            return reply
-
-        for step in plan.steps:
-            task = asyncio.create_task(run(step))
-            tasks.append(task)
-            if not step.awaited:
-                self._floating.add(task)
-                task.add_done_callback(self._floated)
-        awaited = [task for task, step in zip(tasks, plan.steps, strict=True) if step.awaited]
-        try:
-            await asyncio.gather(*awaited)
-        except _Failed as failed:
-            return failed.reply
-        finally:
-            for task in awaited:
-                task.cancel()
-        return await _merge([tasks[output].result() for output in plan.outputs])
-
-    async def _call(self, executor: str, message: _Message, request: _Request) -> _Message:
-        """Call one executor with the request, or with the reply of the one before it."""
-        frame, data, _ = message
-        parameters = request.parameters
-        if request.specific is not None:
-            parameters = _parameters_of(executor, request.specific)
-        replicas = self._replicas_to_share(executor, frame, request)
-        if replicas > 1 and (parts := await self._cut(frame, replicas)):
-            messages = [frame._replace(parameters=parameters, data=part).join() for part in parts]
-            reply = await self._call_with_parts(executor, messages, request)
-            if not reply.is_error:
-                return reply
-            # The error of a part would name documents by their place in the part: the whole is asked for its own.
-        if data is None or frame.parameters != parameters:
-            data = frame._replace(parameters=parameters).join()
-        return await self._call_with(executor, data, request, request.trail.calls)
-
-    def _replicas_to_share(self, executor: str, frame: Frame, request: _Request) -> int:
-        """Between how many replicas the documents may be divided; 1 or less for not at all."""
-        pool, least = self._pools[executor], self._settings.split_documents
-        if request.endpoint not in pool.splittable or not request.idempotent or not least:
-            return 1
-        return pool.ready_count if worth_cutting(frame.data, least) else 1
-
-    async def _cut(self, frame: Frame, replicas: int) -> list[bytes]:
-        least = self._settings.split_documents
-        if len(frame.data) < _CUT_ASIDE:
-            return cut(frame.data, replicas, least)
-        return await asyncio.to_thread(cut, frame.data, replicas, least)
-
-    async def _call_with_parts(self, executor: str, parts: Sequence[bytes], request: _Request) -> _Message:
-        """Call replicas of one executor at the same time: their replies in order as one, or one that is an error."""
-        made: list[Call] = []
-        tasks = [asyncio.create_task(self._call_with(executor, part, request, made)) for part in parts]
-        try:
-            for task in asyncio.as_completed(tasks):
-                reply = await task
-                if reply.is_error:
-                    return reply
-        finally:
-            for each in tasks:
-                each.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        request.trail.calls += made
-        frames = [task.result().frame for task in tasks]
-        return _Message(frames[0]._replace(data=join([frame.data for frame in frames])), None)
-
-    async def _call_with(self, executor: str, data: bytes, request: _Request, calls: list[Call]) -> _Message:
-        """Make one call and note it down in `calls`."""
-        start = time.time_ns()
-        pool = self._pools[executor]
-        documents = None
-        if request.endpoint in pool.splittable and len(data) <= _COUNTED:  # each document is answered by one
-            documents = count_documents(split(data).data, _COUNTED)
-        backlog, size, done = self._backlogs[executor], len(data), False
-        backlog.enter(size, request.bulk)
-        metadata, span = request.trail.hop(executor, size)
-        failed = "Cancelled"
-        try:
-            answer = await pool.call(
-                data,
-                deadline=request.deadline,
-                metadata=metadata,
-                idempotent=request.idempotent,
-                documents=documents,
-                endpoint=request.endpoint,
-            )
-            done = True
-            failed = answer.status.exception.name or "ExecutorError" if answer.is_error else ""
-        except FlowdexError as error:
-            failed = error.name
-            self.metrics.observe_call(executor, (time.time_ns() - start) / 1e9, True)
-            raise
-        finally:
-            backlog.leave(size, request.bulk, done)
-            if span is not None:
-                span.end(error=failed)
-        end = time.time_ns()
-        frame, is_error = answer.frame, answer.is_error
-        results = frame.parameters if _RESULTS_MARK in frame.parameters else b""
-        calls.append(Call(executor, start, end, answer.status, results, frame.route))
-        self.metrics.observe_call(executor, (end - start) / 1e9, is_error)
-        return _Message(frame, answer.data, is_error)
-
-    def _floated(self, task: asyncio.Task[_Message]) -> None:
-        self._floating.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.warning("a floating executor failed: %s", error)
-
     def _pinned(self, plan: Plan, endpoint: str, asked: bytes, parameters: Struct, grant: Grant) -> bytes:
         """The parameters, serialised, with the caller's tenant in them, if it has one; `parameters` is changed too."""
         if grant.tenant is None:
@@ -523,7 +352,7 @@ class Router:
             self._slow.look(trail, endpoint, ended, took)
 
     @staticmethod
-    def _finish(request: _Request, answer: Frame) -> bytes:
+    def _finish(request: Request, answer: Frame) -> bytes:
         """Put the answer together: its header and documents, the caller's parameters, all results, the routes."""
         tail = pb.DataRequestProtoWoData()
         calls = request.trail.calls
@@ -542,11 +371,7 @@ class Router:
 
 async def _aside(function: Callable[[bytes | memoryview], bytes], data: bytes | memoryview) -> bytes:
     """`function(data)`, in a thread where that takes a while."""
-    return function(data) if len(data) < _CUT_ASIDE else await asyncio.to_thread(function, data)
-
-
-def _ready_count(pools: Mapping[str, ReplicaPool], name: str) -> int:
-    return pools[name].ready_count
+    return function(data) if len(data) < ASIDE else await asyncio.to_thread(function, data)
 
 
 def _without_status(head: pb.DataRequestProtoWoData, frame: Frame, data: bytes) -> tuple[Frame, bytes]:
@@ -573,26 +398,9 @@ def _own_reply(started: int, frame: Frame, results: Mapping[str, Any]) -> bytes:
     return frame.join(tail.SerializeToString())
 
 
-def _parameters_of(executor: str, parameters: Struct) -> bytes:
-    """The parameters for one executor, serialised as a field of a request."""
-    return pb.DataRequestProtoWoData(parameters=specific_to(executor, parameters)).SerializeToString()
-
-
 def _add_route(message: pb.DataRequestProtoWoData, executor: str, start: int, end: int) -> pb.RouteProto:
     route = message.routes.add()
     route.executor = executor
     route.start_time.seconds, route.start_time.nanos = divmod(start, 1_000_000_000)
     route.end_time.seconds, route.end_time.nanos = divmod(end, 1_000_000_000)
     return route
-
-
-async def _merge(replies: list[_Message]) -> _Message:
-    """One message with the documents of all: off the event loop, as every document is read and written."""
-    return replies[0] if len(replies) == 1 else await asyncio.to_thread(_merge_documents, replies)
-
-
-def _merge_documents(replies: list[_Message]) -> _Message:
-    batches = [documents_of(read_request(bytes(reply.frame.data))) for reply in replies]
-    merged = pb.DataRequestProto()
-    merged.data.docs.docs.extend(merge_documents(batches))
-    return _Message(replies[0].frame._replace(data=merged.SerializeToString()), None)

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from flowdex.errors import FlowdexError
 from flowdex.proto import flowdex_pb2 as pb
-from flowdex_orchestrator.observability.logs import about
+from flowdex_orchestrator.observability.logs import about, shown
 
 if TYPE_CHECKING:
     from flowdex_orchestrator.gateway.exchange import Metadata
@@ -115,7 +115,7 @@ class SlowLog:
             return
         self._last, left_out, self._left_out = now, self._left_out, 0
         calls = [_receipt(call) for call in trail.calls]
-        fields: dict[str, Any] = {"endpoint": endpoint, "took_ms": _ms(took), "calls": calls}
+        fields: dict[str, Any] = {"endpoint": shown(endpoint), "took_ms": _ms(took), "calls": calls}
         if error is not None:
             fields |= {"error": _name_of(error), "executor": getattr(error, "executor", None)}
         if left_out:
@@ -125,7 +125,7 @@ class SlowLog:
         more = f" ({left_out} more since the last line)" if left_out else ""
         log.warning(
             "slow request: %s took %s ms%s: %s%s",
-            endpoint,
+            shown(endpoint),
             fields["took_ms"],
             ending,
             words,

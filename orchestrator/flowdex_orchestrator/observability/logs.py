@@ -7,7 +7,8 @@
     2026-01-01 12:00:00,000 WARNING flowdex_orchestrator.gateway.slow: slow request: ... [request 4f1c...]
     {"time": "2026-01-01T12:00:00.000Z", "level": "WARNING", "process": "gateway", "request_id": "4f1c...", ...}
 
-Texts of callers and keys are never logged by us; what an executor of somebody else's logs is theirs.
+Texts of callers and keys are never logged by us; what an executor of somebody else's logs is theirs. Names that callers
+choose are, as `shown`: no line of the log is a caller's.
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ from datetime import datetime, timezone
 from flowdex.errors import ConfigurationError
 from flowdex_orchestrator.observability.tracing import Metadata, trace_id_of
 
-__all__ = ["FORMATS", "about", "configure_logging"]
+__all__ = ["FORMATS", "about", "configure_logging", "shown"]
 
 FORMATS = ("text", "json")
 FORMAT_VARIABLE = "FLOWDEX_LOG_FORMAT"
 """Environment variable that counts more than the flow file's `log_format`."""
 
+_LONGEST_NAME = 200  # characters
 _request: ContextVar[tuple[str, Metadata]] = ContextVar("flowdex_request", default=("", ()))
 
 
 def about(request_id: str, metadata: Metadata) -> None:
     """Say which request this task works on from now on; its trace is in the metadata."""
     _request.set((request_id, metadata))
+
+
+def shown(name: str) -> str:
+    """A name that a caller chose, as it may stand in a line: of bounded length, and without control characters."""
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def configure_logging(process: str, level: str, log_format: str) -> None:
@@ -63,7 +71,7 @@ class _Text(logging.Formatter):
         """The line, and the request's id behind it."""
         line = super().formatMessage(record)
         request_id, _ = _request.get()
-        return f"{line} [request {request_id}]" if request_id else line
+        return f"{line} [request {shown(request_id)}]" if request_id else line
 
 
 class _Json(logging.Formatter):
@@ -83,7 +91,7 @@ class _Json(logging.Formatter):
             "message": record.getMessage(),
         }
         if request_id:
-            line["request_id"] = request_id
+            line["request_id"] = shown(request_id)
         if trace_id := trace_id_of(metadata):
             line["trace_id"] = trace_id
         line |= getattr(record, "fields", {})

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span as OtelSpan
 
-__all__ = ["TRACE_KEYS", "Span", "Tracing", "make_tracing", "trace_id_of"]
+__all__ = ["TRACE_KEYS", "Span", "Tracing", "make_tracing", "onward", "trace_id_of"]
 
 TRACE_KEYS = frozenset({"traceparent", "tracestate"})
 """Of W3C's trace context, in HTTP headers and gRPC metadata."""
@@ -139,6 +139,12 @@ def make_tracing(flow: str, process: str, replica: int | None = None) -> Tracing
     provider = TracerProvider(resource=Resource.create(own))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider)
+
+
+def onward(span: Span | None, metadata: Metadata) -> tuple[tuple[str, str], ...]:
+    """The trace context of calls that belong to a span; without one that of the metadata, whose trace goes on."""
+    found = metadata if span is None else span.onward(())
+    return tuple((key, value) for key, value in found if key in TRACE_KEYS and isinstance(value, str))
 
 
 def trace_id_of(metadata: Metadata) -> str:

@@ -1,8 +1,8 @@
 """A flow that runs is made what its file says now, without losing a request.
 
     flow.yml --> Flow --compare (changes.py)--> some key takes `flowdex down`: refuse, nothing has changed
-                                            --> gateway: settings that change at once
-                                                executors: scaled, restarted replica by replica
+                                            --> executors: scaled, restarted replica by replica
+                                                gateway: settings that change at once
                                                 planner: what starts again later goes by the new file
 
 The processes read a copy of the file (`RunFolder.keep_text`), never the file itself: an edit that is not finished, or
@@ -100,8 +100,6 @@ class Reloader:
         assert running is not None
         copy = self._folder.keep_text(wanted.text)
         done: list[str] = []
-        if any(change.action is Action.LIVE for change in changes):
-            await scaler.configure_gateway(options_of(wanted), _calls(wanted))
         scaler.planner = before.reloaded(wanted, copy)
         try:
             for executor in wanted.executors:
@@ -111,6 +109,9 @@ class Reloader:
                 if Action.SCALE in actions:
                     await scaler.scale({executor.name: executor.replicas})
                 done.append(executor.name)
+            # Last, so that a reload which ends early leaves the gateway as the copy says that it would start again by;
+            # and always, as the executors of such a reload have not been told of to it.
+            await scaler.configure_gateway(options_of(wanted), _calls(wanted))
         except BaseException:
             scaler.planner = before.reloaded(wanted, copy, done)
             executors = tuple(wanted.executor(each.name) if each.name in done else each for each in running.executors)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 import grpc.aio
@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from flowdex.errors import InternalError, InvalidInput
 from flowdex.proto import exchange_pb2 as pb
+from flowdex_orchestrator.local_socket import Connection
 
 __all__ = ["Exchange", "InFlight", "Invocation", "Refused"]
 
@@ -84,7 +85,7 @@ class InFlight:
 
 @dataclass(frozen=True)
 class Exchange:
-    """The gRPC method: `serve`.
+    """The gRPC method: `serve`; and the same over a local socket: `serve_local`.
 
     Attributes:
         answer: Answers one request; raises `Refused`.
@@ -102,13 +103,33 @@ class Exchange:
 
     async def serve(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Answer what comes over one stream, until it ends, or is to end."""
-        await _Stream(self, context).run(messages)
+        try:
+            await _Stream(self, context.write).run(messages)
+        except DecodeError as error:
+            await context.abort(InvalidInput.status.grpc, f"the exchange ends: {error}")
+
+    async def serve_local(self, connection: Connection) -> None:
+        """Answer what comes over one connection, until it ends, or is to end."""
+        try:
+            await _Stream(self, connection.write).run(_messages(connection))
+            await connection.end()
+        except (ConnectionError, DecodeError) as error:
+            log.debug("an exchange ends: %s", error)
+
+
+async def _messages(connection: Connection) -> AsyncIterator[bytes]:
+    while (message := await connection.read()) is not None:
+        yield message
+
+
+class _Write(Protocol):
+    def __call__(self, message: bytes, /) -> Awaitable[None]: ...
 
 
 @dataclass
 class _Stream:
     exchange: Exchange
-    context: grpc.aio.ServicerContext[Any, Any]
+    write: _Write
     answering: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     unsent: list[pb.ExchangeReplyProto] = field(default_factory=list)
     to_send: asyncio.Event = field(default_factory=asyncio.Event)
@@ -123,14 +144,17 @@ class _Stream:
             await asyncio.wait(
                 {reading, writing, draining}, timeout=self.exchange.age, return_when=asyncio.FIRST_COMPLETED
             )
+            failure = reading.exception() if reading.done() else None
+            if isinstance(failure, ConnectionError):
+                raise failure  # nobody is there to be answered; gRPC cancels this method then
             reading.cancel()
             if self.answering and not writing.done():
                 await asyncio.wait(self.answering.values())
             self.complete = True
             self.to_send.set()
             await writing
-            if reading.done() and not reading.cancelled() and isinstance(reading.exception(), DecodeError):
-                await self.context.abort(InvalidInput.status.grpc, f"the exchange ends: {reading.exception()}")
+            if isinstance(failure, DecodeError):
+                raise failure
         finally:
             for task in (reading, writing, draining, *self.answering.values()):
                 task.cancel()
@@ -193,7 +217,7 @@ class _Stream:
                 taken = self._take()
                 message = pb.ExchangeRepliesProto(replies=taken)
                 try:
-                    await self.context.write(message.SerializeToString())
+                    await self.write(message.SerializeToString())
                 finally:
                     self.exchange.in_flight.leave(len(taken))
 

@@ -22,7 +22,7 @@ import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -33,6 +33,7 @@ from flowdex.errors import ConfigurationError
 from flowdex.proto import flowdex_pb2 as pb
 from flowdex.proto.reflection import EXECUTOR_SERVICES, descriptor_pool
 from flowdex.timeouts import within
+from flowdex_orchestrator import local_socket
 from flowdex_orchestrator.access.network import check_executor
 from flowdex_orchestrator.health import HEALTH_SERVICE, HealthService
 from flowdex_orchestrator.observability.endpoint import CONTENT_TYPE, Page, serve_metrics
@@ -148,7 +149,9 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
     if canary is not None:
         await canary.start()
     metrics.open(executor, endpoints, canary)
-    service.open(endpoints, discovery, info, Traits.of(executor), canary)
+    local, name_of_local = await _listen_locally(service, options)
+    traits = replace(Traits.of(executor), local_socket=name_of_local)
+    service.open(endpoints, discovery, info, traits, canary)
     health.set(True)
     log.info("executor %s is ready after %.1f s: %s", name, time.monotonic() - started, ", ".join(endpoints.paths))
     await stop.requested
@@ -157,6 +160,8 @@ async def serve(name: str, load: Callable[[], Executor], options: ServerOptions)
     if canary is not None:
         await canary.stop()
     await _drain(server, service, stop.grace)
+    if local is not None:
+        local.close()
     endpoints.close()
     if options.tracing is not None:
         await asyncio.to_thread(options.tracing.close)
@@ -193,6 +198,20 @@ def _listen(service: ExecutorService, health: HealthService, options: ServerOpti
         raise ConfigurationError(
             f"cannot listen on {host}: port {options.port} is already in use, or the address is not this machine's"
         ) from None
+
+
+async def _listen_locally(
+    service: ExecutorService, options: ServerOptions
+) -> tuple[asyncio.AbstractServer | None, str]:
+    """A socket for gateways on this machine, and its name; none where all is to be encrypted."""
+    name = local_socket.new_name()
+    if name is None or options.certificates is not None:
+        return None, ""
+    try:
+        return await local_socket.serve(name, service.serve_local, options.max_message_bytes), name
+    except OSError as error:
+        log.debug("no local socket, gRPC serves as well: %s", error)
+        return None, ""
 
 
 def _channel_options(options: ServerOptions) -> list[tuple[str, int]]:

@@ -29,9 +29,12 @@ from flowdex.deadline import caller_waits
 from flowdex.errors import DeadlineExceeded, ExecutorError, FlowdexError, InvalidInput, Unavailable
 from flowdex.priority import asked_priority, priority_in
 from flowdex.proto import flowdex_pb2 as pb
+from flowdex.trace_context import carrying
 from flowdex.work_notes import noting
 from flowdex_orchestrator.load import RESTARTS_VARIABLE
-from flowdex_orchestrator.observability.logs import about
+from flowdex_orchestrator.local_socket import Connection
+from flowdex_orchestrator.observability.logs import about, shown
+from flowdex_orchestrator.observability.tracing import onward
 from flowdex_orchestrator.traits import NO_TRAITS, Traits
 from flowdex_orchestrator.worker.canary import Canary
 from flowdex_orchestrator.worker.endpoints import Call, EndpointTable, parameters_for
@@ -121,6 +124,10 @@ class ExecutorService:
         self._info = info.SerializeToString()
         self._versions = dict(info.jina)
         self._endpoints = endpoints
+
+    async def serve_local(self, connection: Connection) -> None:
+        """Answer the calls of a gateway on this machine, as over `wire.EXCHANGE`."""
+        await self._exchange.serve_local(connection)
 
     async def drain(self) -> None:
         """End the streams of requests, each after what it is at; return when nothing is in flight."""
@@ -274,7 +281,8 @@ class ExecutorService:
                 sources=[each.routes[-1].executor if each.routes else "" for each in requests],
                 parameters=self._parameters(endpoints, request),
             )
-            with caller_waits(remaining), asked_priority(priority_in(invocation.metadata)), noting(notes):
+            priority, trace = priority_in(invocation.metadata), onward(span, invocation.metadata)
+            with caller_waits(remaining), asked_priority(priority), noting(notes), carrying(trace):
                 outcome = await endpoint(call)
             if outcome.results is not None:
                 self._set_results(request, outcome.results)
@@ -337,13 +345,13 @@ class ExecutorService:
         if not isinstance(error, FlowdexError):
             log.error(
                 "request %s: %s raised in %s",
-                header.request_id,
+                shown(header.request_id),
                 type(error).__name__,
-                header.exec_endpoint,
+                shown(header.exec_endpoint),
                 exc_info=error,
             )
         elif log.isEnabledFor(logging.DEBUG):
-            log.debug("request %s: %s: %s", header.request_id, error.name, error.message)
+            log.debug("request %s: %s: %s", shown(header.request_id), error.name, error.message)
         stacks = traceback.format_exception(error) if self._stacks else None
         wire.set_error(header, error, executor=self._name, stacks=stacks)
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flowdex import wire
+from flowdex_orchestrator import local_socket
 from flowdex_orchestrator.runner.replica import replica_queue_ms, replica_traits
 from flowdex_orchestrator.tls import Hop
 from flowdex_orchestrator.traits import Traits
@@ -32,7 +33,9 @@ class Tested(Executor):
 async def test_traits_and_load(start_worker):
     worker = start_worker(SOURCE).wait_ready()
     address = f"127.0.0.1:{worker.port}"
-    assert await replica_traits(address, Hop()) == Traits(frozenset({"/slow"}), embedded=True, exchange=True)
+    traits = await replica_traits(address, Hop())
+    assert traits == Traits(frozenset({"/slow"}), embedded=True, exchange=True, local_socket=traits.local_socket)
+    (await local_socket.connect(traits.local_socket)).abort()
     assert await replica_queue_ms(address, Hop()) == 0.0
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda _: worker.post("/slow", ["a"]), range(5)))

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowdex.documents import new_id
 from flowdex_orchestrator.access.network import is_loopback
+from flowdex_orchestrator.access.roles import route_role
 from flowdex_orchestrator.gateway.http.compat import compat_routers
 from flowdex_orchestrator.gateway.http.compat.served import Directory
 from flowdex_orchestrator.gateway.http.exact import ExactRoutes
@@ -69,7 +70,14 @@ def make_app(gateway: Gateway) -> FastAPI:
     app.add_middleware(IncidentMiddleware)
     # On loopback, names other than our own are a trick (DNS rebinding); elsewhere nobody knows them but the operator.
     hosts = settings.hosts if settings.hosts or is_loopback(gateway.host) else None
-    app.add_middleware(Protection, routes=routes, guard=gateway.guard, hosts=hosts, shared=bool(settings.cors))
+    app.add_middleware(
+        Protection,
+        routes=routes,
+        guard=gateway.guard,
+        denied=gateway.router.metrics.deny,
+        hosts=hosts,
+        shared=bool(settings.cors),
+    )
     app.add_middleware(RequestIdMiddleware)
     if settings.cors:
         from starlette.middleware.cors import CORSMiddleware
@@ -104,8 +112,15 @@ class RequestIdMiddleware:
         await self._app(scope, receive, named)
 
 
+_KEYS = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (`flowdex keys`)."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, by itself."},
+}
+"""How a request carries its key, where the gateway asks for one (OpenAPI 3.1, Security Scheme Object)."""
+
+
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI 3.1 document; errors are declared as the problem documents they are."""
+    """The OpenAPI 3.1 document; errors are declared as the problem documents they are, keys where they are needed."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,
@@ -114,8 +129,13 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             openapi_version="3.1.0",
         )
-        for path in schema["paths"].values():
-            for operation in path.values():
+        gateway: Gateway = app.state.gateway
+        ways: list[dict[str, list[str]]] = [{name: []} for name in _KEYS]
+        schema.setdefault("components", {})["securitySchemes"] = _KEYS
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                if route_role(method.upper(), path) is not None:  # {}: without one is right, too
+                    operation["security"] = ways if gateway.guard is not None else [*ways, {}]
                 responses = operation["responses"]
                 for status, response in list(responses.items()):
                     content = response.get("content", {}).get("application/json", {})

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import ipaddress
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
@@ -54,6 +54,7 @@ class Protection:
         app: The application.
         routes: All routes, for the shape of refusals.
         guard: Who may call; everybody where None.
+        denied: Told of each request that is refused here: its path, and why.
         hosts: Names that may be in the Host header, besides addresses and localhost; None for any name.
         shared: Whether pages of other origins may load responses (CORS is on).
     """
@@ -64,12 +65,14 @@ class Protection:
         *,
         routes: Sequence[BaseRoute],
         guard: Guard | None,
+        denied: Callable[[str, FlowdexError], None],
         hosts: Collection[str] | None,
         shared: bool = False,
     ) -> None:
         self._app = app
         self._routes = routes
         self._guard = guard
+        self._denied = denied
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._right: set[bytes] = set()
         self._headers = [pair for pair in HEADERS if not (shared and pair[0] == _CORP)]
@@ -100,6 +103,7 @@ class Protection:
                 with self._guard.counting(caller):
                     await self._app(scope, receive, protected)
         except FlowdexError as error:  # the application answers its own
+            self._denied(scope["path"], error)
             if scope["type"] == "websocket" and _DENIAL not in (scope.get("extensions") or ()):
                 await send({"type": "websocket.close", "code": 1008, "reason": error.message})  # answered 403
                 return
