@@ -286,6 +286,17 @@ async def test_who_goes_away_in_the_middle_is_no_incident(sent: bytes, caplog: p
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+async def test_who_leaves_a_websocket_before_its_answers_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(executor()) as flow:
+        for moment in range(100):  # some leave between the end of the connection and the sight of it
+            async with connect(f"ws://127.0.0.1:{flow.ports['http']}/", subprotocols=["json"]) as websocket:
+                for _ in range(4):
+                    await websocket.send(BODY.decode())
+                await asyncio.sleep(moment / 20_000)
+        await eventually(lambda: flow.gateway.router.in_flight == 0)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 async def test_a_frame_too_large_ends_the_websocket_alone() -> None:
     async with serving(executor(), settings=GatewaySettings(max_message_bytes=1000)) as flow:
         async with connect(f"ws://127.0.0.1:{flow.ports['http']}/", subprotocols=["bytes"]) as client:  # type: ignore[list-item]

@@ -22,6 +22,7 @@ from google.protobuf.json_format import MessageToDict
 from pydantic import ValidationError
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
+from websockets.exceptions import ConnectionClosed
 
 from flowdex import wire
 from flowdex.errors import FlowdexError, InvalidInput
@@ -39,6 +40,7 @@ __all__ = ["add_websocket_routes"]
 
 _BYTES, _JSON = "bytes", "json"
 _END = b"\0"  # bytes(True), as Jina's client says that there are no more requests
+_CLOSED = "after sending 'websocket.close'"
 _DONE, _REFUSED, _RESTART = 1000, 1008, 1012
 
 
@@ -85,8 +87,11 @@ class _Connection:
             async for reply in answer_stream(gateway.router, self._requests(), window=window):
                 await self._send(reply)
             await self._websocket.close(_RESTART if gateway.stopping.is_set() else _DONE)
-        except WebSocketDisconnect:
+        except (WebSocketDisconnect, ConnectionClosed):
             pass  # nobody is left to answer: what was in flight has been cancelled
+        except RuntimeError as error:  # uvicorn's, of an answer after the client's end was seen
+            if _CLOSED not in str(error):
+                raise
 
     async def dry_run(self) -> None:
         """Say whether every executor takes requests."""
