@@ -348,6 +348,13 @@ def test_retries_end(url: str, flow: FakeFlow) -> None:
     assert len(flow.calls) == 3
 
 
+def test_a_gateway_that_drops_a_call_is_unavailable(flow: FakeFlow) -> None:
+    flow.trouble = failing(100, Cancelled("CANCELLED"))  # in gRPC's words
+    with Client(flow.grpc_url, retries=1) as client, pytest.raises(Unavailable, match=r"ended the call .*was stopped"):
+        client.encode(["a"])
+    assert len(flow.calls) == 2
+
+
 def test_other_errors_are_not_retried(client: Client, flow: FakeFlow) -> None:
     for error in (InvalidInput("no"), NotFound("nothing"), ExecutorError("broken")):
         flow.calls.clear()

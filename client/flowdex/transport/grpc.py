@@ -51,6 +51,7 @@ _SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING); the client does w
 # How gRPC's own explanations begin when there is no connection; a service's UNAVAILABLE looks the same otherwise.
 _NO_CONNECTION = ("failed to connect", "DNS resolution failed", "Name resolution", "empty address list")
 _HUNG_UP = ("Socket closed", "onnection reset", "Broken pipe")  # a server that speaks TLS does on what does not
+_NO_DETAILS = "CANCELLED"  # what gRPC says of a server that dropped the call with its connection
 _LOOK_SECONDS = 1.0  # between two looks whether certificate files are new
 _OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -315,6 +316,8 @@ class GrpcTransport:
             return TooLarge(f"a message is over the limit of {self._target} or of this client: {details}")
         if _is_unconnected(call):
             return Unavailable(self._target.unreachable(_reason(details)))
+        if code is grpc.StatusCode.CANCELLED and details in ("", _NO_DETAILS):
+            return Unavailable(f"{self._target} ended the call before it was answered: the gateway was stopped")
         if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
             self._reached = True
         return error_from_grpc(code, details, retry_after=_retry_after(call.trailing_metadata() or ()))
