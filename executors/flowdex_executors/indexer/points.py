@@ -245,16 +245,18 @@ def _originals(
     originals: list[dict[str, Any]] = []
     gaps: list[str] = []
     bounds = offsets.tolist()
-    columns = zip(batch.texts, read_fields(batch), batch.column("digest"), batch.column("segment"), own, strict=True)
-    for index, (text, named, digest, segment, is_own) in enumerate(columns):
+    kept = [
+        _kept(id_, digest, segment)
+        for id_, digest, segment in zip(batch.ids, batch.column("digest"), batch.column("segment"), strict=True)
+    ]
+    columns = zip(batch.texts, read_fields(batch), kept, own, strict=True)
+    for index, (text, named, other, is_own) in enumerate(columns):
         rows = slice(bounds[index], bounds[index + 1])
         size = rows.stop - rows.start
         text = joined(named) if text is None and named else text  # noqa: PLW2901
         found = None if text is None else gaps_between(text, texts[rows], spans[rows])
         gaps += found[:size] if found else [""] * size
-        originals.append(
-            original_of(text, named, passages=size, gaps=found, own=is_own, **_kept(batch.ids[index], digest, segment))
-        )
+        originals.append(original_of(text, named, passages=size, gaps=found, own=is_own, **other))
     return originals, gaps
 
 
