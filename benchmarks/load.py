@@ -17,6 +17,7 @@ from pathlib import Path
 import grpc.aio
 import numpy as np
 
+Metadata = tuple[tuple[str, str], ...]
 MESSAGE_LIMIT = 256 * 2**20
 CHANNEL_OPTIONS = [("grpc.max_send_message_length", MESSAGE_LIMIT), ("grpc.max_receive_message_length", MESSAGE_LIMIT)]
 
@@ -55,26 +56,40 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 async def drive(
-    target: str, method: str, request: bytes, *, in_flight: int, seconds: float, pids: Sequence[int] = ()
+    target: str,
+    method: str,
+    request: bytes,
+    *,
+    in_flight: int,
+    seconds: float,
+    pids: Sequence[int] = (),
+    credentials: grpc.ChannelCredentials | None = None,
+    metadata: Metadata = (),
 ) -> Load:
     """Send `request` again and again, `in_flight` at a time, for `seconds`; every reply must be a success."""
     latencies: list[float] = []
-    async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+    async with _channel(target, credentials) as channel:
         call = channel.unary_unary(method)
-        reply = await call(request, wait_for_ready=True, timeout=60)
+        reply = await call(request, wait_for_ready=True, timeout=60, metadata=metadata)
         _assert_success(reply)
         cpu, start = cpu_seconds(pids), time.perf_counter()
         end = start + seconds
 
         async def caller() -> None:
             while (begin := time.perf_counter()) < end:
-                await call(request, timeout=60)
+                await call(request, timeout=60, metadata=metadata)
                 latencies.append((time.perf_counter() - begin) * 1e3)
 
         await asyncio.gather(*(caller() for _ in range(in_flight)))
         elapsed = time.perf_counter() - start
         cpu = cpu_seconds(pids) - cpu
     return Load(np.asarray(latencies), elapsed, cpu * 1e3 / max(len(latencies), 1))
+
+
+def _channel(target: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
 
 
 def _assert_success(reply: bytes) -> None:
