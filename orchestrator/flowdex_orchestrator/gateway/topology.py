@@ -14,6 +14,7 @@ in which every executor is skipped takes no part in the join behind it. Pure: no
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,7 @@ GATEWAY = "gateway"
 
 _TARGET_CHARACTERS = 256
 _TARGET_BYTES = 1 << 20  # of a compiled expression
+_ESCAPED = re.compile(r"\\.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,12 @@ def _compile(target: str) -> Any:
     options.max_mem = _TARGET_BYTES
     options.log_errors = False
     try:
-        return re2.compile(target, options)
+        return re2.compile(_ESCAPED.sub(_as_in_re2, target), options)
     except re2.error as error:
         reason = str(error.args[0], "utf-8", "replace") if error.args else "unknown"
         raise InvalidInput(f"target_executor {target!r} is not a regular expression of RE2: {reason}") from None
+
+
+def _as_in_re2(escaped: re.Match[str]) -> str:
+    r"""Python's `\Z`, the end of the name, which Jina's users write, is `\z` to RE2."""
+    return r"\z" if escaped[0] == r"\Z" else escaped[0]

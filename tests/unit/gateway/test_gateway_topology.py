@@ -112,6 +112,9 @@ def test_target_executor_matches_from_the_start_as_in_jina() -> None:
     topology = Topology(CHAIN)
     assert topology.plan("/search", BINDS, "encoder").chain == ("encoder",)
     assert topology.plan("/search", BINDS, "(enc|rank)").chain == ("encoder", "ranker")
+    assert topology.plan("/search", BINDS, r"(?:encoder)\Z").chain == ("encoder",)  # as Python writes the end
+    with pytest.raises(NotFound):
+        topology.plan("/search", BINDS, r"encoder\\Z")  # a backslash, and a letter
     assert topology.plan("/search", BINDS, "").chain == ("encoder", "indexer", "ranker")
     with pytest.raises(NotFound, match=r"coder.*encoder, indexer, ranker"):
         topology.plan("/search", BINDS, "coder")

@@ -33,6 +33,7 @@ from flowdex_executors.indexer.columns import SparseRow, point_structs
 from flowdex_executors.indexer.filters import compile_filter
 from flowdex_executors.indexer.frames import decode, encode, read_frame
 from flowdex_executors.indexer.layout import Manifest
+from flowdex_executors.indexer.limits import IndexLimits
 from flowdex_executors.indexer.points import make_points, read_documents
 from flowdex_executors.indexer.search import Query, requests_for
 from flowdex_executors.indexer.search_parameters import SearchParameters
@@ -145,7 +146,8 @@ def test_the_constructor_has_the_defaults_of_the_settings() -> None:
     import inspect
 
     parameters = inspect.signature(QdrantIndexer.__init__).parameters
-    fields = IndexerSettings.model_fields
+    fields = dict(IndexerSettings.model_fields)
+    assert (parameters["limits"].default, fields.pop("limits").default) == (None, IndexLimits())
     assert {name: parameters[name].default for name in fields} == {
         name: field.default for name, field in fields.items()
     }
